@@ -305,6 +305,13 @@ class OperationFailed(Unavailable):
     title = "The operation could not be completed; it is retried in the background."
 
 
+class InternalError(OrgsteadError):
+    """What a fault of orgstead itself looks like from outside; the log has the rest under the request id."""
+
+    code = "service.internal"
+    title = "Something went wrong on our side; the request id leads to the cause in the service's log."
+
+
 # --- storage --------------------------------------------------------------------------------------------------------
 
 
