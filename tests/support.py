@@ -1,0 +1,40 @@
+"""What tests of every folder share: the seed, sampling of long suites, and the account of what was not proven."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
+
+PROJECT = Path(__file__).parent.parent
+
+SEED = int(os.environ.get("ORGSTEAD_TEST_SEED") or random.SystemRandom().randrange(2**32))
+"""Where every random choice of the run begins; printed, and repeated with ``ORGSTEAD_TEST_SEED``."""
+
+EVERYTHING = os.environ.get("ORGSTEAD_TEST_ALL", "") not in ("", "0")
+"""True under ``make test-all``: long suites run whole."""
+
+REQUIRE_ALL = os.environ.get("ORGSTEAD_TEST_REQUIRE", "") == "all"
+"""True in continuous integration: a test that would be skipped fails instead."""
+
+DATA = (PROJECT / (os.environ.get("ORGSTEAD_TEST_DATA") or "../shared/data")).resolve()
+"""Where the real lists are, relative to the project. They are not part of it."""
+
+sampled: dict[str, tuple[int, int]] = {}
+"""suite -> (cases that run, cases there are), for every suite of which only a sample runs."""
+
+
+def sample(suite: str, cases: Sequence[T], at_most: int) -> list[T]:
+    """``at_most`` of the cases, chosen by the seed and in their own order; all of them under ``make test-all``.
+
+    ``suite`` names them in the account at the end of the run.
+    """
+    if EVERYTHING or len(cases) <= at_most:
+        return list(cases)
+    sampled[suite] = (at_most, len(cases))
+    chosen = sorted(random.Random(f"{SEED} {suite}").sample(range(len(cases)), at_most))
+    return [cases[index] for index in chosen]
