@@ -14,7 +14,8 @@ engine to these promises, and its tests name them:
  6. ``find`` returns None, ``get`` raises ``NotFound``; ``AlreadyExists`` carries our name of the constraint.
  7. Lists are read by keyset only.
  8. A lost connection before commit is "nothing happened"; a commit whose outcome is unknown raises ``OutcomeUnknown``.
- 9. ``create_space``, ``rename_space``, ``close_space``, ``open_space`` and ``drop_space`` may be repeated after a crash.
+ 9. ``create_space``, ``rename_space``, ``close_space``, ``open_space`` and ``drop_space`` may be repeated after
+    a crash.
 10. ``digest`` is equal for equal rows on every engine and placement.
 11. ``migrate`` may be repeated and raced; an unknown schema is refused with the command that fixes it.
 """
@@ -69,7 +70,7 @@ class Table(Generic[Row]):
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The model's field names, in their order of declaration."""
-        return tuple(f.name for f in fields(self.model))  # type: ignore[arg-type]  # a bound on Row would ban Generic use
+        return tuple(f.name for f in fields(self.model))  # type: ignore[arg-type]  # Row is a dataclass
 
     @property
     def key_constraint(self) -> str:
@@ -133,6 +134,9 @@ class Transaction(Protocol):
     async def find(self, table: Table[Row], **where: Any) -> Row | None:
         """The row of this key or unique constraint, or None. ``where`` must name all columns of one of them."""
 
+    async def find_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> list[Row]:
+        """The rows of these keys that exist, in no promised order, in one round trip; at most 1,000 keys."""
+
     async def replace(self, table: Table[Row], row: Row) -> Row:
         """Write all columns of an existing row and return it as stored.
 
@@ -186,7 +190,7 @@ class Transaction(Protocol):
         after: Sequence[Any] | None = None,
         limit: int,
     ) -> list[Row]:
-        """Up to ``limit`` rows equal to ``where`` in ``order``, beginning after the row with the order values ``after``.
+        """Up to ``limit`` rows equal to ``where`` in ``order``, beginning after the row of the order values ``after``.
 
         ``order`` names columns, ``-`` first for descending; the key's columns are appended where missing (in the
         direction of the last named one), so the order is total. ``after`` holds one value for each column of that
@@ -263,7 +267,10 @@ class Storage(Protocol):
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
-        """Like ``run`` on one consistent snapshot, for work that only reads; a writing verb raises ``StorageReadOnly``."""
+        """Like ``run`` on one consistent snapshot, for work that only reads.
+
+        A writing verb raises ``StorageReadOnly``.
+        """
 
     async def scan(
         self,
@@ -288,7 +295,7 @@ class Storage(Protocol):
         """
 
     async def close_space(self, space: Space) -> None:
-        """Close every slot of ``space.epoch``. On return no writer of that epoch is left and none can come. Promise 9."""
+        """Close every slot of ``space.epoch``: then no writer of that epoch is left and none can come. Promise 9."""
 
     async def open_space(self, space: Space) -> None:
         """Open the slots of ``space.epoch``: reopen them, or carry the counters over from the closed slots of an

@@ -1,0 +1,133 @@
+"""The App: everything a use case can need, opened once from the settings. Two can live in one process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import cached_property
+from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+
+from orgstead import kit
+from orgstead.cursors import Cursors
+from orgstead.errors import ConfigurationError
+from orgstead.keys import Keys, load_or_create_key_file, parse_signing_keys
+from orgstead.passwords import Passwords
+from orgstead.placements import FIRST_CELL
+from orgstead.settings import Settings
+from orgstead.storage import open_storage
+from orgstead.storage.port import Scope, Storage, Transaction
+from orgstead.throttles import Throttles
+from orgstead.tokens import Tokens
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+KEY_FILE = "secret.key"
+"""Name of the key file that dev mode makes in the data folder."""
+
+
+class App:
+    """Owns the storages, the clock and the secrets. ``owner`` names this process in leases.
+
+    Keys, tokens and passwords are made when first used, so that commands which need none of them start fast and
+    without a secret; ``check`` makes them all.
+    """
+
+    def __init__(self, settings: Settings, storage: Storage, *, clock: kit.Clock = kit.now) -> None:
+        self.settings = settings
+        self.storage = storage
+        self.clock = clock
+        self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self._cells: dict[str, Storage] = {FIRST_CELL: storage}
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @classmethod
+    async def open(cls, settings: Settings, *, writable: bool = True, clock: kit.Clock = kit.now) -> Self:
+        """Open the database. Raises ``ConfigurationError`` and its kin when that cannot work."""
+        return cls(settings, await open_storage(settings.database_url, writable=writable), clock=clock)
+
+    async def check(self) -> None:
+        """Raise ``ConfigurationError`` unless the service could serve: schema, keys, password hashing."""
+        await self.storage.check()
+        _ = self.tokens, self.passwords, self.cursors
+
+    async def close(self) -> None:
+        """Wait for background work that has begun, then let go of everything."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=10)
+        if "passwords" in self.__dict__:
+            self.passwords.close()
+        await self.storage.close()
+
+    # --- storage ----------------------------------------------------------------------------------------------------
+
+    def cell(self, name: str) -> Storage:
+        """The database server that a placement names. Raises ``ConfigurationError`` if it is not configured."""
+        try:
+            return self._cells[name]
+        except KeyError:
+            raise ConfigurationError(
+                f"An organization's data lives in the cell {name!r}, which is not configured.",
+                next="Set ORGSTEAD_CELLS__<NAME> to its address.",
+            ) from None
+
+    async def run(
+        self,
+        scope: Scope,
+        work: Callable[Concatenate[Transaction, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """One transaction of the directory."""
+        return await self.storage.run(scope, work, *args, **kwargs)
+
+    def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Run ``work`` to its end even if whoever asked for it goes away; ``close`` waits for it."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    # --- secrets ----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def keys(self) -> Keys:
+        """The secret key, and what is derived from it. In dev mode it is made on first use and kept in a file."""
+        secret = self.settings.secret_key.get_secret_value() if self.settings.secret_key else None
+        if secret is None and self.settings.mode == "dev":
+            secret = load_or_create_key_file(self.settings.data_folder / KEY_FILE)
+        files = [self.settings.jwt.key_file, *self.settings.jwt.retired_key_files]
+        try:
+            signing = [key for file in files if file for key in parse_signing_keys(file.read_bytes())]
+        except OSError as error:
+            raise ConfigurationError(f"A key file of jwt.key_file cannot be read: {error.strerror}.") from None
+        return Keys(secret, signing=signing)
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        jwt = self.settings.jwt
+        return Tokens(
+            self.keys,
+            issuer=self.settings.issuer,
+            audience=jwt.audience,
+            ttl_seconds=jwt.ttl_seconds,
+            algorithm=jwt.algorithm,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def cursors(self) -> Cursors:
+        return Cursors(self.keys.derived("cursor"))
+
+    @cached_property
+    def passwords(self) -> Passwords:
+        settings = self.settings.passwords
+        return Passwords(
+            memory_kib=settings.memory_kib, iterations=settings.iterations, parallelism=settings.parallelism
+        )
+
+    @cached_property
+    def throttles(self) -> Throttles:
+        return Throttles()

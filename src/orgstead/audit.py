@@ -1,0 +1,94 @@
+"""The audit log: one hash-chained entry per mutation, written in the transaction of the mutation.
+
+Each organization has a chain of its own. An entry's hash covers all its other fields and the hash before it, and
+``audit_heads`` holds the end of the chain, so that an entry changed, removed, reordered or cut off is found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+
+import orjson
+
+from orgstead import kit
+from orgstead.model import AuditEntry, AuditHead, Json
+from orgstead.storage.port import Transaction
+from orgstead.storage.tables import audit_entries, audit_heads
+
+GENESIS = "0" * 64
+"""The ``previous`` hash of a chain's first entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class Actor:
+    """Who does something: a user's id, or ``operator`` or ``system``; with the request it came by, if any."""
+
+    id: str
+    request_id: str | None = None
+    address: str | None = None
+
+
+OPERATOR = Actor("operator")
+SYSTEM = Actor("system")
+
+
+def entry_hash(entry: AuditEntry) -> str:
+    """SHA-256 (hex) over the canonical JSON of every field but the hash itself."""
+    fields = asdict(entry)
+    del fields["hash"]
+    fields["at"] = kit.rfc3339(entry.at)
+    return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+async def record(
+    tx: Transaction,
+    org_id: str,
+    actor: Actor,
+    action: str,
+    details: Mapping[str, Json] | None = None,
+    *,
+    at: datetime,
+) -> None:
+    """Append an entry to the organization's chain. ``action`` is like ``organization.renamed``; details hold no secret."""
+    head = await tx.find(audit_heads, org_id=org_id)
+    entry = AuditEntry(
+        org_id=org_id,
+        seq=head.seq + 1 if head else 1,
+        id=kit.new_id("aud"),
+        at=at,
+        actor=actor.id,
+        action=action,
+        details=dict(details or {}),
+        request_id=actor.request_id,
+        address=actor.address,
+        previous=head.hash if head else GENESIS,
+        hash="",
+    )
+    entry = replace(entry, hash=entry_hash(entry))
+    await tx.add(audit_entries, entry)
+    if head:
+        await tx.replace(audit_heads, replace(head, seq=entry.seq, hash=entry.hash))
+    else:
+        await tx.add(audit_heads, AuditHead(org_id=org_id, seq=entry.seq, hash=entry.hash))
+
+
+async def first_broken(tx: Transaction, org_id: str) -> int | None:
+    """The number of the first entry of the chain that is not as it was written, or None if all are.
+
+    A chain cut off at its end is reported at the first missing number.
+    """
+    expected, previous = 1, GENESIS
+    while entries := await tx.page(
+        audit_entries, {"org_id": org_id}, order=("seq",), after=(expected - 1, org_id), limit=500
+    ):
+        for entry in entries:
+            if entry.seq != expected or entry.previous != previous or entry_hash(entry) != entry.hash:
+                return expected
+            expected, previous = expected + 1, entry.hash
+    head = await tx.find(audit_heads, org_id=org_id)
+    if (head.seq, head.hash) != (expected - 1, previous) if head else expected != 1:
+        return expected
+    return None

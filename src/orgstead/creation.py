@@ -1,0 +1,206 @@
+"""Creating an organization: claim the name and write everything down, make its space, activate it.
+
+    intent (organization ``provisioning``, slug, placement, owner, operation, audit) -> space -> active + event
+
+A process that dies in between leaves an operation that any other completes; what cannot be completed is undone, so a
+name is never stuck.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from orgstead import audit, events, kit, lifecycle, names, operations, placements, slugs
+from orgstead.audit import Actor
+from orgstead.errors import AlreadyExists, Conflict, ExternalIdTaken, IdempotencyInProgress, NameTaken, UserExists
+from orgstead.failpoints import failpoint
+from orgstead.model import (
+    IdempotentResponse,
+    Json,
+    Membership,
+    Operation,
+    Organization,
+    OrganizationStatus,
+    Placement,
+    Role,
+    User,
+)
+from orgstead.organizations import Located
+from orgstead.storage import tables
+from orgstead.storage.port import SystemScope, Transaction
+
+if TYPE_CHECKING:
+    from orgstead.app import App
+
+SCOPE = SystemScope("create organization")
+CREATE = "organization.create"
+
+_RACES: Mapping[str, type[Conflict]] = {
+    tables.slugs.key_constraint: NameTaken,
+    tables.users.key_constraint: UserExists,
+    "users.email": UserExists,
+    "organizations.external_id": ExternalIdTaken,
+    tables.idempotent_responses.key_constraint: IdempotencyInProgress,
+}
+"""What it means that somebody else was faster, by the constraint that says so."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewOrganization:
+    """What somebody asks for. ``slug`` is derived from the name when None; ``owner`` is None only for imports.
+
+    ``owner`` with ``owner_is_new`` is added together with the organization, or not at all.
+    """
+
+    name: str
+    plan: str
+    slug: str | None = None
+    external_id: str | None = None
+    metadata: Mapping[str, Json] = field(default_factory=dict)
+    owner: User | None = None
+    owner_is_new: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An organization about to be created: its first rows, made before the transaction so that it can be retried."""
+
+    organization: Organization
+    placement: Placement
+    operation: Operation
+    membership: Membership | None
+    new_user: User | None
+    budget: int
+
+
+def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
+    """Check the input and draw everything up.
+
+    Raises ``InvalidName``, ``InvalidSlug``, ``NameReserved``, ``UnknownPlan``.
+    """
+    at, org_id = app.clock(), kit.new_id("org")
+    name = names.checked_name(new.name)
+    slug = names.checked_slug(new.slug) if new.slug is not None else names.derived_slug(name)
+    organization = Organization(
+        id=org_id,
+        name=name,
+        slug=slug,
+        plan=new.plan,
+        status=OrganizationStatus.PROVISIONING,
+        external_id=new.external_id,
+        metadata=dict(new.metadata),
+        created_at=at,
+        updated_at=at,
+    )
+    operation = operations.begun(CREATE, organization, actor, {}, at, app.owner)
+    membership = None
+    if new.owner:
+        membership = Membership(org_id=org_id, user_id=new.owner.id, role=Role.OWNER, created_at=at, updated_at=at)
+    return Draft(
+        organization=replace(organization, operation_id=operation.id),
+        placement=placements.planned(app.settings, org_id, slug, new.plan),
+        operation=operation,
+        membership=membership,
+        new_user=new.owner if new.owner_is_new else None,
+        budget=app.settings.placement.max_dedicated,
+    )
+
+
+async def create(
+    app: App, new: NewOrganization, actor: Actor, *, remember: IdempotentResponse | None = None
+) -> Located:
+    """Create an organization and return it active.
+
+    ``remember`` is the idempotency row to write in the same transaction as the organization. Raises what ``draft``
+    raises, ``NameTaken``, ``UserExists`` (a new owner's address was taken meanwhile), ``BudgetExhausted``.
+    """
+    await failpoint("create.before_intent")
+    drawn = draft(app, new, actor)
+    if remember is not None:
+        remember = replace(remember, operation_id=drawn.operation.id, subject=drawn.organization.id)
+    try:
+        await app.storage.run(SCOPE, write_intent, drawn, actor, remember)
+    except AlreadyExists as error:
+        if race := _RACES.get(error.constraint):
+            raise race() from None
+        raise
+    await failpoint("create.after_claim")
+    await operations.finish(app, drawn.operation, within=operations.WAIT_SECONDS)
+    return await app.storage.read(SCOPE, _created, drawn.organization.id)
+
+
+async def write_intent(tx: Transaction, drawn: Draft, actor: Actor, remember: IdempotentResponse | None = None) -> None:
+    """Claim the name and write down everything that the operation needs to be completed by anybody."""
+    organization = drawn.organization
+    at = organization.created_at
+    user_id = drawn.membership.user_id if drawn.membership else None
+    await slugs.claim(tx, organization.slug, organization.id, user_id, at)
+    await placements.promise_space(tx, drawn.placement, drawn.budget)
+    await tx.add(tables.organizations, organization)
+    await tx.add(tables.placements, drawn.placement)
+    await tx.add(tables.operations, drawn.operation)
+    if drawn.new_user:
+        await tx.add(tables.users, drawn.new_user)
+    if drawn.membership:
+        await tx.add(tables.memberships, drawn.membership)
+    if remember:
+        await tx.add(tables.idempotent_responses, remember)
+    facts = {"name": organization.name, "slug": organization.slug, "plan": organization.plan, "owner": user_id}
+    await audit.record(tx, organization.id, actor, "organization.created", facts, at=at)
+
+
+async def _created(tx: Transaction, org_id: str) -> Located:
+    return Located(await tx.get(tables.organizations, org_id), await tx.get(tables.placements, org_id))
+
+
+async def make_space(app: App, operation: Operation) -> Mapping[str, Json]:
+    """Make the space, or find it made."""
+    placement = await app.storage.read(SCOPE, _placement, operation.org_id)
+    await app.cell(placement.cell).create_space(placements.space_of(placement))
+    await failpoint("create.after_space")
+    return {}
+
+
+async def _placement(tx: Transaction, org_id: str) -> Placement:
+    return await tx.get(tables.placements, org_id)
+
+
+async def activate(tx: Transaction, operation: Operation, at: datetime) -> None:
+    organization = await tx.lock(tables.organizations, operation.org_id)
+    active = lifecycle.moved(organization, lifecycle.ACTIVE, at, operation_id=None)
+    await tx.replace(tables.organizations, active)
+    await events.emit(tx, active.id, "organization.created", {"name": active.name, "slug": active.slug}, at=at)
+
+
+async def drop_space(app: App, operation: Operation) -> Mapping[str, Json]:
+    placement = await app.storage.read(SCOPE, _placement, operation.org_id)
+    while await app.cell(placement.cell).drop_space(placements.space_of(placement)):
+        pass
+    return {}
+
+
+async def forget(tx: Transaction, operation: Operation, at: datetime) -> None:
+    """Take back what ``write_intent`` wrote. A person who signed up with it stays, and can try again."""
+    org_id = operation.org_id
+    organization = await tx.lock(tables.organizations, org_id)
+    await slugs.free(tx, organization.slug)
+    await placements.release_space(tx, await tx.get(tables.placements, org_id))
+    for membership in await tx.page(tables.memberships, {"org_id": org_id}, limit=10):
+        await tx.remove(tables.memberships, org_id, membership.user_id)
+    for entry in await tx.page(tables.audit_entries, {"org_id": org_id}, limit=10):
+        await tx.remove(tables.audit_entries, org_id, entry.seq)
+    await tx.remove(tables.audit_heads, org_id)
+    await tx.remove(tables.placements, org_id)
+    await tx.remove(tables.organizations, org_id)
+
+
+operations.register(
+    operations.Kind(
+        CREATE,
+        steps=(operations.Step("space", make_space, activate, then="create.after_activate"),),
+        undo=operations.Step("undo", drop_space, forget),
+    )
+)

@@ -1,0 +1,87 @@
+"""Where an organization's data lives: plans decide the kind, the directory records it, slots fence the writes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orgstead import names
+from orgstead.errors import BudgetExhausted, PlacementMoved, UnknownPlan
+from orgstead.model import Cell, Organization, Placement, PlacementKind, SlotState
+from orgstead.storage import tables
+from orgstead.storage.port import Space, Transaction
+
+if TYPE_CHECKING:
+    from orgstead.settings import Settings
+
+FIRST_CELL = "main"
+"""The cell that is the directory's own database server."""
+
+
+def kind_of(settings: Settings, plan: str) -> PlacementKind:
+    """Where the plan keeps data. Raises ``UnknownPlan``, naming the plans there are."""
+    rule = settings.plans.get(plan)
+    if rule is None:
+        raise UnknownPlan(f"There is no plan of that name; the plans are {', '.join(sorted(settings.plans))}.")
+    return PlacementKind(rule.placement)
+
+
+def planned(settings: Settings, org_id: str, slug: str, plan: str) -> Placement:
+    """The placement of a new organization on this plan."""
+    kind = kind_of(settings, plan)
+    space = names.space_name(slug, org_id, settings.placement.naming) if kind is PlacementKind.DEDICATED else None
+    return Placement(org_id=org_id, cell=FIRST_CELL, kind=kind, space=space)
+
+
+def space_of(placement: Placement) -> Space:
+    """The space in its cell, as the placement has it now."""
+    return Space(placement.org_id, placement.kind, placement.space, placement.epoch)
+
+
+def is_named_by_slug(placement: Placement, organization: Organization) -> bool:
+    """Must the space be renamed with the organization?"""
+    return placement.space is not None and placement.space == names.space_name(
+        organization.slug, organization.id, "slug"
+    )
+
+
+async def promise_space(tx: Transaction, placement: Placement, budget: int) -> None:
+    """Count a dedicated space against its cell's budget, which racing creates never exceed. Raises ``BudgetExhausted``."""
+    if placement.kind is not PlacementKind.DEDICATED:
+        return
+    if await tx.find(tables.cells, name=placement.cell) is None:
+        await tx.add(tables.cells, Cell(name=placement.cell))
+    counted = await tx.adjust(tables.cells, placement.cell, deltas={"dedicated": 1}, at_most={"dedicated": budget})
+    if not counted:
+        raise BudgetExhausted
+
+
+async def release_space(tx: Transaction, placement: Placement) -> None:
+    """Give a dedicated space's place in the budget back."""
+    if placement.kind is PlacementKind.DEDICATED:
+        await tx.adjust(tables.cells, placement.cell, deltas={"dedicated": -1})
+
+
+async def enter(
+    tx: Transaction, space: Space, *, deltas: Mapping[str, int], at_most: Mapping[str, int] | None = None
+) -> bool:
+    """The fence: how every write to a space begins, in the transaction of the data.
+
+    One conditional write to a slot proves that the caller's placement is current, counts the usage, and keeps it at
+    or below ``at_most`` (columns of ``Slot``). Returns False where only the limit was in the way. Raises
+    ``PlacementMoved`` when the space is closed, renamed, moved or gone: nothing may be written under this placement.
+    """
+    key = (space.org_id, space.epoch, 0)
+    where = {"state": SlotState.OPEN}
+    if await tx.adjust(tables.slots, *key, deltas=deltas, where=where, at_most=at_most):
+        return True
+    slot = await tx.find(tables.slots, org_id=space.org_id, epoch=space.epoch, slot=0)
+    if slot is not None and slot.state is SlotState.OPEN:
+        return False
+    raise PlacementMoved(retry_after=1)
+
+
+def renamed(placement: Placement, space: str) -> Placement:
+    """The placement under the space's new physical name, in a new epoch."""
+    return replace(placement, space=space, epoch=placement.epoch + 1, previous=placement.space)

@@ -1,0 +1,75 @@
+"""Background loops: resume operations that were left behind, purge what is due, forget what has expired."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import structlog
+
+from orgstead import idempotency, operations, purging
+from orgstead.errors import OrgsteadError
+from orgstead.storage import tables
+from orgstead.storage.port import SystemScope, Transaction
+
+if TYPE_CHECKING:
+    from orgstead.app import App
+
+log = structlog.get_logger("orgstead.worker")
+
+SCOPE = SystemScope("worker")
+OPERATIONS_KEPT = timedelta(days=30)
+BATCH = 200
+
+Job = Callable[["App"], Awaitable[int]]
+
+
+async def expire(app: App) -> int:
+    """Remove expired idempotency rows, sessions and finished operations: one batch of each."""
+    at = app.clock()
+    removed = await app.run(SCOPE, idempotency.forget_expired, at, BATCH)
+    removed += await app.run(SCOPE, operations.forget_old, at - OPERATIONS_KEPT, BATCH)
+    return removed + await app.run(SCOPE, _forget_sessions, app)
+
+
+async def _forget_sessions(tx: Transaction, app: App) -> int:
+    rows = await tx.page(tables.sessions, order=("expires_at",), limit=BATCH)
+    expired = [session for session in rows if session.expires_at <= app.clock()]
+    for session in expired:
+        await tx.remove(tables.sessions, session.id)
+    return len(expired)
+
+
+JOBS: tuple[tuple[str, Job, float], ...] = (
+    ("resume operations", operations.resume_due, 1.0),
+    ("purge closed organizations", purging.purge_due, 60.0),
+    ("expire", expire, 60.0),
+)
+"""What is done, and how many seconds after the last time there was nothing left to do."""
+
+
+async def run(app: App, stop: asyncio.Event) -> None:
+    """Do every job again and again until ``stop`` is set. What fails is logged and tried again."""
+    async with asyncio.TaskGroup() as group:
+        for name, job, pause in JOBS:
+            group.create_task(_repeat(app, name, job, pause, stop))
+
+
+async def _repeat(app: App, name: str, job: Job, pause: float, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        found = 0
+        try:
+            found = await job(app)
+        except OrgsteadError as error:
+            log.warning("worker.job_failed", job=name, code=error.code, detail=error.detail)
+        if not found:
+            await _sleep(stop, pause)
+
+
+async def _sleep(stop: asyncio.Event, seconds: float) -> None:
+    try:
+        await asyncio.wait_for(stop.wait(), seconds)
+    except TimeoutError:
+        return
