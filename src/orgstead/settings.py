@@ -13,8 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from orgstead.model import PlacementKind
-
-DEFAULT_URL = "sqlite:///orgstead-data/main.db"
+from orgstead.storage import DEFAULT_URL
 
 
 def _split(value: Any) -> Any:
@@ -198,7 +197,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Only what the constructor is given; ``load`` has read the other sources and notes where each value is from."""
+        """Only what the constructor is given; ``load`` reads the other sources and notes where each value is from."""
         return (init_settings,)
 
     @model_validator(mode="after")

@@ -1,0 +1,59 @@
+"""The commands and their summary, as one table: what ``orgstead --help`` shows, and which module serves what.
+
+Imports nothing beyond our version, so that the summary appears at once.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from orgstead import __version__
+
+PROGRAM = "orgstead"
+COMPLETE_VARIABLE = "_ORGSTEAD_COMPLETE"
+"""Set by the completion scripts when they ask for suggestions."""
+
+
+class Entry(NamedTuple):
+    """A command or group: the section that lists it, the module of ``orgstead.cli`` that has it, and one line on it."""
+
+    section: str
+    module: str
+    line: str
+
+
+COMMANDS: dict[str, Entry] = {
+    "version": Entry("Install", "version", "Show the version of orgstead and of what it runs on."),
+    "config": Entry("Install", "config", "Show the settings and where they come from."),
+    "completion": Entry("Install", "completion", "Print the completion script of a shell."),
+}
+
+OPTIONS: tuple[tuple[str, str], ...] = (
+    ("-o, --output FORMAT", "table, json, jsonl, csv or id; a table unless told."),
+    ("--json", "The same as -o json."),
+    ("-q, --quiet", "Say nothing but results and errors."),
+    ("--no-color", "No colours; the same as NO_COLOR=1."),
+    ("--no-input", "Never ask: fail and name the option that would answer."),
+    ("-y, --yes", "Answer yes to every question."),
+    ("--config FILE", "The configuration file; orgstead.toml unless told."),
+    ("--database-url URL", "The database; overrides every other source."),
+    ("-h, --help", "Show this, or the help of a command."),
+)
+"""The options that every command takes, before or after its name."""
+
+
+def summary() -> str:
+    """The text of ``orgstead --help``."""
+    lines = [
+        f"orgstead {__version__}: who the organizations are, who may act for them, and where their data lives.",
+        "",
+        "Usage: orgstead [OPTIONS] COMMAND [ARGS]...",
+    ]
+    section = ""
+    for name, entry in COMMANDS.items():
+        if entry.section != section:
+            section = entry.section
+            lines += ["", f"{section}:"]
+        lines.append(f"  {name:<12}{entry.line}")
+    lines += ["", "Options, before or after the command:", *(f"  {name:<21}{line}" for name, line in OPTIONS)]
+    return "\n".join([*lines, "", "Begin with: orgstead up", ""])
