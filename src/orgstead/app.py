@@ -73,6 +73,9 @@ class App:
                 next="Set ORGSTEAD_CELLS__<NAME> to its address.",
             ) from None
 
+    def cell_names(self) -> tuple[str, ...]:
+        return tuple(self._cells)
+
     async def run(
         self,
         scope: Scope,

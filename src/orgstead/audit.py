@@ -52,7 +52,7 @@ async def record(
     *,
     at: datetime,
 ) -> None:
-    """Append an entry to the organization's chain. ``action`` is like ``organization.renamed``; details hold no secret."""
+    """Append an entry to the organization's chain. ``action`` is like ``organization.renamed``; no secret in it."""
     head = await tx.find(audit_heads, org_id=org_id)
     entry = AuditEntry(
         org_id=org_id,

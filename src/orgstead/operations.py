@@ -50,7 +50,7 @@ Record = Callable[[Transaction, Operation, datetime], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``effect`` returns what to add to the operation's result. ``then`` is the failpoint after the step is recorded."""
+    """``effect`` returns what to add to the operation's result. ``then`` is the failpoint after the step."""
 
     name: str
     effect: Effect | None = None
@@ -240,6 +240,25 @@ async def resume_due(app: App, limit: int = 16) -> int:
     due = await app.storage.run(SCOPE, claim_due, app.owner, app.clock(), limit)
     await asyncio.gather(*(drive(app, operation) for operation in due), return_exceptions=True)
     return len(due)
+
+
+async def retry_now(app: App, operation: Operation) -> Operation:
+    """Take a running operation over whose lease has ended, whatever its age, and drive it; returns it as it stands.
+
+    One that another process works on, or that fails again, is left as it is.
+    """
+    try:
+        mine = await app.storage.run(SCOPE, _take_over, operation, app.owner, app.clock())
+        return await drive(app, mine)
+    except OrgsteadError:
+        return await app.storage.read(SCOPE, get, operation.org_id, operation.id)
+
+
+async def _take_over(tx: Transaction, operation: Operation, owner: str, at: datetime) -> Operation:
+    held = await get(tx, operation.org_id, operation.id)
+    if held.state is not OperationState.RUNNING or held.lease_until > at:
+        raise Conflict("Another process goes on with this operation.")
+    return await tx.replace(tables.operations, replace(held, lease_owner=owner, lease_until=at + LEASE))
 
 
 async def finish(app: App, operation: Operation, within: float) -> Operation:

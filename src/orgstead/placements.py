@@ -47,7 +47,7 @@ def is_named_by_slug(placement: Placement, organization: Organization) -> bool:
 
 
 async def promise_space(tx: Transaction, placement: Placement, budget: int) -> None:
-    """Count a dedicated space against its cell's budget, which racing creates never exceed. Raises ``BudgetExhausted``."""
+    """Count a dedicated space against its cell's budget, never beyond it. Raises ``BudgetExhausted``."""
     if placement.kind is not PlacementKind.DEDICATED:
         return
     if await tx.find(tables.cells, name=placement.cell) is None:
