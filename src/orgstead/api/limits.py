@@ -1,0 +1,140 @@
+"""The strict body reader: a body reaches a handler complete, small enough, in time, and as strict JSON, or not at all.
+
+Frameworks accept bodies of any size, wait for ever for the rest of one, and turn hostile JSON into a 500. Here a body
+is read and judged before the framework sees the request; the framework then reads it as usual.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any
+
+from orgstead.api.strict_json import decode
+from orgstead.errors import BodyTooLarge, MalformedRequest, RequestTimeout, UnsupportedMediaType
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+"""Methods whose bodies mean nothing here (RFC 9110 §9.3). One that comes anyway is refused with 400, because a body
+that one reader of a request takes and another ignores is how requests are smuggled."""
+
+_PLAIN_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
+
+
+class Disconnected(Exception):
+    """The client went away while its body was being read; nobody waits for an answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class BodyOptions:
+    """Limits of request bodies; times in seconds, sizes in bytes.
+
+    A body may pause for ``idle_seconds``, and has ``idle_seconds`` in all plus one second for each ``bytes_per_second``
+    that arrived: one byte a second is cut as early as silence, a slow but honest line is not.
+    """
+
+    max_bytes: int = 1_048_576
+    idle_seconds: float = 10.0
+    bytes_per_second: int = 16_384
+
+
+class BodyReader:
+    """Reads and judges the body of one request after the other; keeps nothing between them."""
+
+    def __init__(self, options: BodyOptions) -> None:
+        self._max = options.max_bytes
+        self._idle = options.idle_seconds
+        self._rate = options.bytes_per_second
+
+    async def read(self, method: str, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
+        """A ``receive`` that gives the whole body at once, for the application to use instead of its own.
+
+        ``headers`` by lower-case name. An empty body passes whatever its type. Raises BodyTooLarge (at once when
+        Content-Length says so, else as soon as the limit is passed; no more than that is ever held),
+        UnsupportedMediaType, MalformedRequest, RequestTimeout, Disconnected.
+        """
+        length = headers.get(b"content-length")
+        bodiless = method in WITHOUT_BODY
+        if bodiless and length in (None, b"0") and b"transfer-encoding" not in headers:
+            return receive
+        limit = 0 if bodiless else self._max
+        if length is not None:
+            # Eighteen digits are more than any limit; int() of thousands would be work for nothing.
+            if not length.isdigit():
+                raise MalformedRequest("The Content-Length header is not a number.")
+            if len(length) > 18 or int(length) > limit:
+                raise self._too_large(limit)
+            if length != b"0":
+                _check_type(headers)
+        body = await self._collect(receive, limit)
+        if body:
+            _check_type(headers)
+            decode(body)
+        return _replay(body, receive)
+
+    async def _collect(self, receive: Receive, limit: int) -> bytes:
+        chunks: list[bytes] = []
+        size = 0
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            async with asyncio.timeout_at(started + self._idle) as timeout:
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Disconnected
+                    chunk: bytes = message.get("body", b"")
+                    size += len(chunk)
+                    if size > limit:
+                        raise self._too_large(limit)
+                    if not message.get("more_body", False):
+                        break
+                    chunks.append(chunk)
+                    allowance = started + self._idle + size / self._rate
+                    timeout.reschedule(min(loop.time() + self._idle, allowance))
+        except TimeoutError:
+            raise RequestTimeout("The request's body did not arrive in time.") from None
+        if not chunks:
+            return chunk
+        chunks.append(chunk)
+        return b"".join(chunks)
+
+    @staticmethod
+    def _too_large(limit: int) -> BodyTooLarge | MalformedRequest:
+        if limit == 0:
+            return MalformedRequest("A request with this method has no body; leave it out.")
+        return BodyTooLarge(f"The request body is larger than the {limit} bytes that this service accepts.")
+
+
+def _check_type(headers: Mapping[bytes, bytes]) -> None:
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        raise UnsupportedMediaType
+    content_type = headers.get(b"content-type", b"")
+    if content_type not in _PLAIN_TYPES and not _is_json_in_utf8(content_type):
+        raise UnsupportedMediaType
+
+
+def _is_json_in_utf8(content_type: bytes) -> bool:
+    """Media type and parameters by RFC 9110 §8.3.1; ``charset`` may only be utf-8, other parameters say nothing."""
+    media_type, *parameters = (part.strip() for part in content_type.lower().split(b";"))
+    charsets = [
+        value.strip().strip(b'"')
+        for name, _, value in (parameter.partition(b"=") for parameter in parameters)
+        if name.strip() == b"charset"
+    ]
+    return media_type == b"application/json" and charsets in ([], [b"utf-8"])
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def replay() -> Message:
+        return pending.pop() if pending else await receive()
+
+    return replay

@@ -1,0 +1,48 @@
+"""What browsers are told about every answer (OWASP Secure Headers, Fetch's cross-origin policies)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+Headers = list[tuple[bytes, bytes]]
+
+_API_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+_DOCS_POLICY = (
+    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class SecurityHeaders:
+    """The headers of every answer, made once.
+
+    An answer of the API is data: it may not run, be framed, be kept by a cache, or be read by another origin. The
+    pages under ``docs_path`` may load scripts and styles of this origin (Swagger UI's files come with the package; its
+    inline styles need the exception, its start script must be a file). Strict-Transport-Security is sent only when
+    people reach the service over https, because it forbids them anything else for a year.
+    """
+
+    def __init__(self, *, https: bool, docs_path: str = "/docs") -> None:
+        common: Headers = [
+            (b"x-content-type-options", b"nosniff"),
+            (b"x-frame-options", b"DENY"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"cross-origin-resource-policy", b"same-origin"),
+            (b"cross-origin-opener-policy", b"same-origin"),
+        ]
+        if https:
+            common.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
+        self._api: Headers = [*common, (b"content-security-policy", _API_POLICY)]
+        self._api_uncached: Headers = [*self._api, (b"cache-control", b"no-store")]
+        self._docs: Headers = [*common, (b"content-security-policy", _DOCS_POLICY)]
+        self._docs_path = docs_path
+        self._below_docs = docs_path + "/"
+
+    def of(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+        """What to add to the ``headers`` of an answer for ``path``. ``no-store`` unless the answer says otherwise."""
+        if path.startswith(self._docs_path) and (path == self._docs_path or path.startswith(self._below_docs)):
+            return self._docs
+        for name, _ in headers:
+            if name == b"cache-control":
+                return self._api
+        return self._api_uncached

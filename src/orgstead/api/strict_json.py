@@ -1,0 +1,97 @@
+"""JSON as strict as the API promises, at the cost of a parse and little more.
+
+Parsers disagree about what RFC 8259 leaves open (duplicate keys, huge numbers, lone surrogates), and a value that two
+readers understand differently is a way around a check. Whatever is open is refused here.
+
+orjson already refuses what is not UTF-8, byte order marks, NaN, Infinity, floats that overflow, lone surrogates and
+raw control characters. What it lets through is found by counting: a cheap count proves most documents clean, and only
+the others are looked at closely.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+import orjson
+
+from orgstead.errors import MalformedRequest
+
+MAX_DEPTH = 32
+"""Arrays and objects inside one another."""
+
+MAX_MEMBERS = 10_000
+"""Members of all objects and items of all arrays together."""
+
+_NUL = b"\\u0000"
+_DIGITS_TO_ZERO = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for byte in range(256))
+_LONG_DIGITS = b"0" * 19  # int64 ends at 9223372036854775807: nineteen digits
+_NUMBER = re.compile(rb"(-?[0-9]+)([.eE][-+.eE0-9]*)?")
+_CONTAINERS = (dict, list)
+
+
+def decode(body: bytes) -> object:
+    """The value that ``body`` (UTF-8) says, whatever its type.
+
+    Raises MalformedRequest for anything that is not one JSON value, and for duplicate keys, integers beyond int64,
+    numbers beyond a double, lone surrogates and NUL (escaped or not, in keys and values), more than MAX_DEPTH levels,
+    more than MAX_MEMBERS members. The detail never repeats the input.
+    """
+    try:
+        value: object = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise MalformedRequest(
+            f"The body is not valid JSON in UTF-8 (line {error.lineno}, column {error.colno})."
+        ) from None
+    if _NUL in body or _LONG_DIGITS in body.translate(_DIGITS_TO_ZERO):
+        _refuse_nul_and_huge_integers(body)
+    if body.count(b"{") + body.count(b"[") < 2:
+        # At most one container: nothing to walk. (A brace inside a string only sends the document to the walk.)
+        members = len(value) if isinstance(value, _CONTAINERS) else 0
+        keys = members if isinstance(value, dict) else 0
+    else:
+        members, keys = _walk(value)
+    if members > MAX_MEMBERS:
+        raise MalformedRequest(f"The body has more than {MAX_MEMBERS} members.")
+    # Every key has its colon. Colons inside strings make the first count too high, never too low.
+    if body.count(b":") != keys and _outside_strings(body).count(b":") != keys:
+        raise MalformedRequest("An object in the body has the same member twice.")
+    return value
+
+
+def _walk(value: object) -> tuple[int, int]:
+    """Members in all, and how many of them have keys; by levels, so that depth costs no recursion."""
+    members = keys = depth = 0
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    while level:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise MalformedRequest(f"The body is nested more than {MAX_DEPTH} levels deep.")
+        below: list[dict[str, object] | list[object]] = []
+        for node in level:
+            members += len(node)
+            children: Iterable[object] = node
+            if isinstance(node, dict):
+                keys += len(node)
+                children = node.values()
+            for child in children:
+                if isinstance(child, _CONTAINERS):
+                    below.append(child)
+        level = below
+    return members, keys
+
+
+def _outside_strings(body: bytes) -> bytes:
+    """What of a valid document is not text. Without escaped backslashes and quotes, quotes come in pairs."""
+    return b" ".join(body.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+
+
+def _refuse_nul_and_huge_integers(body: bytes) -> None:
+    """Both exactly: ``\\\\u0000`` is a backslash and text, and long digits may be of a string or of a fraction."""
+    if _NUL in body.replace(b"\\\\", b""):
+        raise MalformedRequest("A text in the body has the character NUL, which cannot be stored.")
+    for number in _NUMBER.finditer(_outside_strings(body)):
+        digits, fraction = number.groups()
+        # Twenty bytes are a sign and nineteen digits: longer ones need no conversion to be known as too large.
+        if fraction is None and (len(digits) > 20 or not -(2**63) <= int(digits) < 2**63):
+            raise MalformedRequest("An integer in the body does not fit into 64 bits.")
