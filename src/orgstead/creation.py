@@ -133,12 +133,15 @@ async def create(
 
 
 async def write_intent(tx: Transaction, drawn: Draft, actor: Actor, remember: IdempotentResponse | None = None) -> None:
-    """Claim the name and write down everything that the operation needs to be completed by anybody."""
+    """Claim the name and write down everything that the operation needs to be completed by anybody.
+
+    Raises ``BudgetExhausted`` before it has written anything, ``NameTaken`` after.
+    """
     organization = drawn.organization
     at = organization.created_at
     user_id = drawn.membership.user_id if drawn.membership else None
-    await slugs.claim(tx, organization.slug, organization.id, user_id, at)
     await placements.promise_space(tx, drawn.placement, drawn.budget)
+    await slugs.claim(tx, organization.slug, organization.id, user_id, at)
     await tx.add(tables.organizations, organization)
     await tx.add(tables.placements, drawn.placement)
     await tx.add(tables.operations, drawn.operation)

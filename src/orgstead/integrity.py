@@ -21,6 +21,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from orgstead import audit, operations, placements
+from orgstead.errors import PlacementMoved
 from orgstead.model import (
     Cell,
     Membership,
@@ -58,36 +59,35 @@ class Finding:
 
 
 Report = Callable[[int], None]
-"""Told how many organizations have been looked at."""
+"""Told how many more organizations have been looked at."""
 
 
 def _ignore(count: int) -> None: ...
 
 
 async def fsck(app: App, *, repair: bool = False, progress: Report = _ignore) -> AsyncIterator[Finding]:
-    """Yield every finding. Reads in batches, so a service at work may show what it is just about to finish:
-    run it again before you believe a finding about an organization with a running operation."""
-    async for organizations in _organizations(app, progress):
-        for organization in organizations:
-            for finding in await app.storage.scan(SCOPE, _directory_findings, organization):
+    """Yield every finding.
+
+    Reads in batches, so a service at work may show what it is just about to finish: run it again before you believe a
+    finding about an organization with a running operation. ``progress`` is told how many organizations are done.
+    """
+    async for batch in _organizations(app):
+        for finding in await app.storage.scan(SCOPE, _directory_findings, batch):
+            yield finding
+        places = {p.org_id: p for p in await app.storage.scan(SCOPE, _placements, [o.id for o in batch])}
+        for organization in batch:
+            async for finding in _space_findings(app, organization, places.get(organization.id), repair):
                 yield finding
-            async for finding in _space_findings(app, organization, repair):
-                yield finding
-    async for finding in _orphans(app, repair):
-        yield finding
-    async for finding in _stuck(app, repair):
-        yield finding
-    async for finding in _budget(app, repair):
-        yield finding
+        progress(len(batch))
+    for check in (_orphans, _stuck, _budget):
+        async for finding in check(app, repair):
+            yield finding
 
 
-async def _organizations(app: App, progress: Report) -> AsyncIterator[list[Organization]]:
+async def _organizations(app: App) -> AsyncIterator[list[Organization]]:
     after: tuple[str, ...] | None = None
-    count = 0
     while batch := await app.storage.scan(SCOPE, _page, after):
         yield batch
-        count += len(batch)
-        progress(count)
         after = (batch[-1].id,)
 
 
@@ -95,14 +95,17 @@ async def _page(tx: Transaction, after: tuple[str, ...] | None) -> list[Organiza
     return await tx.page(tables.organizations, order=("id",), after=after, limit=BATCH)
 
 
+async def _placements(tx: Transaction, org_ids: list[str]) -> list[Placement]:
+    return await tx.find_many(tables.placements, [(org_id,) for org_id in org_ids])
+
+
 # --- one organization, in the directory ----------------------------------------------------------------------------
 
 
-async def _directory_findings(tx: Transaction, organization: Organization) -> list[Finding]:
-    if organization.status is OrganizationStatus.PURGING:
-        return []
+async def _directory_findings(tx: Transaction, batch: list[Organization]) -> list[Finding]:
     checks: tuple[Callable[[Transaction, Organization], Awaitable[list[Finding]]], ...] = (_slug, _chain, _members)
-    return [finding for check in checks for finding in await check(tx, organization)]
+    alive = [o for o in batch if o.status is not OrganizationStatus.PURGING]
+    return [finding for organization in alive for check in checks for finding in await check(tx, organization)]
 
 
 async def _slug(tx: Transaction, organization: Organization) -> list[Finding]:
@@ -150,46 +153,35 @@ async def _dangling(tx: Transaction, memberships: list[Membership]) -> list[Find
 # --- one organization, in its cell ------------------------------------------------------------------------------------
 
 
-async def _space_findings(app: App, organization: Organization, repair: bool) -> AsyncIterator[Finding]:
+async def _space_findings(
+    app: App, organization: Organization, placement: Placement | None, repair: bool
+) -> AsyncIterator[Finding]:
     if organization.status in (OrganizationStatus.PROVISIONING, OrganizationStatus.PURGING):
         return
-    placement = await app.storage.scan(SCOPE, _placement, organization.id)
     if placement is None:
         yield Finding("I1", organization.id, "The organization has no placement.")
         return
-    space = placements.space_of(placement)
-    slots = await app.cell(placement.cell).scan(space, _slots, organization.id)
+    cell, space = app.cell(placement.cell), placements.space_of(placement)
+    try:
+        slots, off = await cell.scan(space, _usage, space)
+    except PlacementMoved:
+        slots, off = [], {}
     if not any(slot.epoch == placement.epoch for slot in slots) and organization.operation_id is None:
         yield Finding("I1", organization.id, "The organization's space is not where its placement says.")
-        return
     for slot in slots:
         if slot.epoch > placement.epoch:
             yield Finding("I10", organization.id, f"A slot is of epoch {slot.epoch}, later than the placement's.")
         if slot.epoch < placement.epoch and slot.state is SlotState.OPEN:
             yield Finding("I10", organization.id, f"A slot of the former epoch {slot.epoch} is open.")
-    async for finding in _counters(app, placement, space, repair):
-        yield finding
+    if any(off.values()):
+        if repair:
+            await cell.run(space, _correct, space)
+        amounts = ", ".join(f"{column} by {amount:+d}" for column, amount in off.items() if amount)
+        yield Finding("I6", organization.id, f"The usage counters are off: {amounts}.", repair)
 
 
-async def _placement(tx: Transaction, org_id: str) -> Placement | None:
-    return await tx.find(tables.placements, org_id=org_id)
-
-
-async def _slots(tx: Transaction, org_id: str) -> list[Slot]:
-    return await tx.page(tables.slots, {"org_id": org_id}, limit=BATCH)
-
-
-async def _counters(app: App, placement: Placement, space: Space, repair: bool) -> AsyncIterator[Finding]:
-    cell = app.cell(placement.cell)
-    off = await cell.scan(space, _drift, space)
-    if not any(off.values()):
-        return
-    repaired = False
-    if repair:
-        await cell.run(space, _correct, space)
-        repaired = True
-    amounts = ", ".join(f"{column} by {amount:+d}" for column, amount in off.items() if amount)
-    yield Finding("I6", placement.org_id, f"The usage counters are off: {amounts}.", repaired)
+async def _usage(tx: Transaction, space: Space) -> tuple[list[Slot], dict[str, int]]:
+    return await tx.page(tables.slots, {"org_id": space.org_id}, limit=BATCH), await _drift(tx, space)
 
 
 async def _drift(tx: Transaction, space: Space) -> dict[str, int]:
@@ -205,7 +197,7 @@ async def _drift(tx: Transaction, space: Space) -> dict[str, int]:
 
 
 async def _correct(tx: Transaction, space: Space) -> None:
-    """Recount under the lock of a slot that every writer passes, and put the difference into it."""
+    """Recount under the lock of the slot that every writer passes, and put the difference into it."""
     await tx.lock(tables.slots, space.org_id, space.epoch, 0)
     off = await _drift(tx, space)
     await tx.adjust(tables.slots, space.org_id, space.epoch, 0, deltas={k: -v for k, v in off.items()})
@@ -236,6 +228,10 @@ async def _is_orphan(app: App, found: FoundSpace) -> bool:
     if organization is None or placement is None:
         return True
     return organization.operation_id is None and (placement.kind, placement.space) != (found.kind, found.name)
+
+
+async def _placement(tx: Transaction, org_id: str) -> Placement | None:
+    return await tx.find(tables.placements, org_id=org_id)
 
 
 async def _organization(tx: Transaction, org_id: str) -> Organization | None:

@@ -9,7 +9,7 @@ lease runs out; ``claim_due`` hands it to another, which repeats the interrupted
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -141,6 +141,34 @@ async def drive(app: App, operation: Operation) -> Operation:
 def _is_undoing(operation: Operation) -> bool:
     undo = KINDS[operation.kind].undo
     return operation.state is OperationState.RUNNING and undo is not None and operation.step == undo.name
+
+
+async def drive_together(app: App, batch: Sequence[Operation]) -> None:
+    """``drive`` for many operations of one kind that have only one step: effects side by side, one transaction.
+
+    Those whose effect fails are driven alone afterwards, and raise what that raises.
+    """
+    if not batch:
+        return
+    (step,) = KINDS[batch[0].kind].steps
+    effect = step.effect
+    if effect is None:
+        raise TypeError("a step without effect has nothing to do side by side")
+    found = await asyncio.gather(*(effect(app, operation) for operation in batch), return_exceptions=True)
+    done = [(op, result) for op, result in zip(batch, found, strict=True) if not isinstance(result, BaseException)]
+    await app.storage.run(SCOPE, _advance_all, done, step, app.clock())
+    for operation, result in zip(batch, found, strict=True):
+        if isinstance(result, OrgsteadError):
+            await drive(app, operation)
+        elif isinstance(result, BaseException):
+            raise result
+
+
+async def _advance_all(
+    tx: Transaction, done: Sequence[tuple[Operation, Mapping[str, Json]]], step: Step, at: datetime
+) -> None:
+    for operation, found in done:
+        await _advance(tx, operation, step, None, found, at)
 
 
 async def _do_step(app: App, operation: Operation) -> Operation:
