@@ -117,9 +117,8 @@ def same_name(text: str, *, name: str, slug: str) -> bool:
 
 
 def _name_key(text: str) -> str:
-    """Equal for names that differ in case, normal form or spaces only (Unicode, chapter 3, D145)."""
-    if not text.isascii():
-        text = unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).casefold())
+    """Equal for names that differ in case, normal form or spaces only."""
+    text = unicodedata.normalize("NFC", text)
     return _SPACES.sub(" ", text).strip(" ").casefold()
 
 
