@@ -183,7 +183,7 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
         if not path:
             sentences.append(f"{said}.")
         elif fault["type"] == "extra_forbidden":
-            near = get_close_matches(path, allowed, n=1)
+            near = get_close_matches(path, {*allowed, *(name.partition(".")[0] for name in allowed)}, n=1)
             sentences.append(f"{path} ({source}) is no setting" + (f"; did you mean {near[0]}?" if near else "."))
         else:
             hint = f" Allowed: {allowed[path]}." if path in allowed else ""

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 from typing import Any
 
 import typer
@@ -55,6 +56,7 @@ def run(args: Sequence[str]) -> int:
     """Run one command line and return its exit code. Expected errors are told on standard error, without a trace."""
     if COMPLETE_VARIABLE in os.environ:
         completion_init()
+    _use_utf8()
     try:
         try:
             code = root().main(list(args), prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
@@ -71,6 +73,15 @@ def run(args: Sequence[str]) -> int:
         # The reader of our output has gone. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
+
+
+def _use_utf8() -> None:
+    """Data is UTF-8 whatever the locale; a terminal that cannot show a character gets a question mark."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        if sys.stdout.isatty():
+            sys.stdout.reconfigure(errors="replace")
+        else:
+            sys.stdout.reconfigure(encoding="utf-8")
 
 
 def _usage(error: typer.TyperException) -> UsageError:

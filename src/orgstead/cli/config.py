@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from orgstead.cli.commands import command, group
 from orgstead.cli.output import Options, Output
 from orgstead.config import Configuration, load
 from orgstead.settings import Setting, Settings, describe, variable_of
+
+MASK = "********"
 
 app = group("Show the settings and where they come from.")
 
@@ -57,10 +60,10 @@ def values(settings: Settings) -> Iterator[tuple[str, Any]]:
 def _shown(value: Any) -> Any:
     match value:
         case SecretStr():
-            return "********"
+            return MASK
         case tuple():
             return [str(part) for part in value]
-        case str() if "://" in value:
+        case str() if "://" in value or "@" in value:
             return masked(value)
         case None | str() | int() | float():
             return value
@@ -68,14 +71,14 @@ def _shown(value: Any) -> Any:
 
 
 def masked(url: str) -> str:
-    """A URL without its password: ``scheme://user:********@host/…``. Whatever looks like credentials is hidden."""
+    """A URL without what could be a password: ``scheme://user:********@host/db``; parameters are hidden whole."""
     scheme, separator, rest = url.partition("://")
-    authority, slash, path = rest.partition("/")
-    credentials, at, host = authority.rpartition("@")
-    if not at:
-        return url
-    user = credentials.partition(":")[0]
-    return f"{scheme}{separator}{user}:********@{host}{slash}{path}"
+    if not separator:
+        return MASK
+    credentials, at, place = rest.rpartition("@")
+    user = re.split("[:/?]", credentials)[0] + f":{MASK}@" if at else ""
+    place, question, _ = place.partition("?")
+    return f"{scheme}://{user}{place}{question}{MASK if question else ''}"
 
 
 def reference() -> str:

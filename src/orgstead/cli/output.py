@@ -129,7 +129,7 @@ class _JsonLines:
 
 class _Csv:
     def __init__(self, stream: TextIO, columns: Sequence[str]) -> None:
-        self._writer = csv.writer(stream, lineterminator="\n")
+        self._writer = csv.writer(stream)
         self._columns = columns
         self._writer.writerow(columns)
 

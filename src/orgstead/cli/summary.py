@@ -23,6 +23,9 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
+    "org": Entry("Work", "org", "Create, list and change organizations."),
+    "operation": Entry("Work", "operation", "Look at operations: work of several steps, running and done."),
+    "db": Entry("Operate", "db", "Upgrade, check and back up the database."),
     "version": Entry("Install", "version", "Show the version of orgstead and of what it runs on."),
     "config": Entry("Install", "config", "Show the settings and where they come from."),
     "completion": Entry("Install", "completion", "Print the completion script of a shell."),

@@ -1,0 +1,184 @@
+"""``orgstead org``: organizations, as the operator."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from orgstead import creation, organizations, purging, renaming
+from orgstead.app import App
+from orgstead.audit import OPERATOR
+from orgstead.cli.commands import command, group
+from orgstead.cli.local import SCOPE, as_rows, everything, reading, writing
+from orgstead.cli.output import Output
+from orgstead.creation import NewOrganization
+from orgstead.model import Organization, OrganizationStatus
+from orgstead.organizations import Located
+from orgstead.renaming import NewName
+
+app = group("Create, list and change organizations.")
+
+COLUMNS = ("id", "slug", "name", "plan", "status", "collection_name", "created_at")
+
+Which = Annotated[str, typer.Argument(metavar="ORGANIZATION", help="Its id, slug (a former one too) or external id.")]
+
+
+def shown(located: Located) -> dict[str, Any]:
+    """The organization as the API shows it, with what only the operator sees."""
+    organization, placement = located.organization, located.placement
+    return {
+        "object": "organization",
+        "id": organization.id,
+        "name": organization.name,
+        "slug": organization.slug,
+        "collection_name": placement.space,
+        "plan": organization.plan,
+        "status": organization.status,
+        "external_id": organization.external_id,
+        "metadata": organization.metadata,
+        "placement": {
+            "cell": placement.cell,
+            "kind": placement.kind,
+            "epoch": placement.epoch,
+            "state": placement.state,
+        },
+        "suspended_by": organization.suspended_by,
+        "purge_at": organization.purge_at,
+        "version": organization.version,
+        "created_at": organization.created_at,
+        "updated_at": organization.updated_at,
+    }
+
+
+@command(app, "create")
+def create(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(help="Its name, as people write it.")],
+    plan: Annotated[str | None, typer.Option(help="Its plan; the setting default_plan unless told.")] = None,
+    slug: Annotated[str | None, typer.Option(help="Its short name; derived from the name unless told.")] = None,
+    external_id: Annotated[str | None, typer.Option(help="Its id in another system, unique.")] = None,
+) -> None:
+    """Create an organization without members."""
+
+    async def work(app: App, out: Output) -> None:
+        new = NewOrganization(name=name, slug=slug, plan=plan or app.settings.default_plan, external_id=external_id)
+        out.item(shown(await creation.create(app, new, OPERATOR)))
+
+    writing(ctx, work)
+
+
+@command(app, "list")
+def list_(
+    ctx: typer.Context,
+    status: Annotated[OrganizationStatus | None, typer.Option(help="Only those in this status.")] = None,
+    plan: Annotated[str | None, typer.Option(help="Only those on this plan.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all unless told.")] = None,
+) -> None:
+    """List organizations, oldest first."""
+    where = {name: value for name, value in (("status", status), ("plan", plan)) if value is not None}
+
+    async def work(app: App, out: Output) -> None:
+        async def fetch(after: Sequence[Any] | None, size: int) -> Sequence[Located]:
+            return await app.storage.read(SCOPE, organizations.page, where, after=after, limit=size)
+
+        found = everything(fetch, lambda last: (last.organization.created_at, last.organization.id), limit)
+        await out.stream(as_rows(found, shown), COLUMNS)
+
+    reading(ctx, work)
+
+
+@command(app, "get")
+def get(ctx: typer.Context, organization: Which) -> None:
+    """Show an organization."""
+
+    async def work(app: App, out: Output) -> None:
+        out.item(await _found(app, await _resolved(app, organization)))
+
+    reading(ctx, work)
+
+
+@command(app, "rename")
+def rename(
+    ctx: typer.Context,
+    organization: Which,
+    name: Annotated[str, typer.Argument(help="Its new name.")],
+    slug: Annotated[str | None, typer.Option(help="Its new short name; derived from the name unless told.")] = None,
+) -> None:
+    """Give an organization another name. The old slug goes on leading to it."""
+
+    async def work(app: App, out: Output) -> None:
+        org_id = await _resolved(app, organization)
+        located, operation = await renaming.rename(app, org_id, NewName(name=name, slug=slug), OPERATOR)
+        if operation:
+            out.say(f"The operation goes on: orgstead operation get {operation.id}")
+        out.item(shown(located))
+
+    writing(ctx, work)
+
+
+@command(app, "suspend")
+def suspend(ctx: typer.Context, organization: Which) -> None:
+    """Refuse an organization's members from their next request on. Only the operator can undo it."""
+    _change(ctx, organization, organizations.suspend, organizations.OPERATOR)
+
+
+@command(app, "reactivate")
+def reactivate(ctx: typer.Context, organization: Which) -> None:
+    """End an organization's suspension."""
+    _change(ctx, organization, organizations.reactivate, organizations.OPERATOR)
+
+
+@command(app, "restore")
+def restore(ctx: typer.Context, organization: Which) -> None:
+    """Bring a deleted organization back, while its grace lasts."""
+    _change(ctx, organization, organizations.restore)
+
+
+@command(app, "delete")
+def delete(
+    ctx: typer.Context,
+    organization: Which,
+    purge: Annotated[bool, typer.Option("--purge", help="Remove its data now; this cannot be undone.")] = False,
+    confirm: Annotated[str | None, typer.Option(metavar="SLUG", help="The slug, to confirm --purge.")] = None,
+) -> None:
+    """Close an organization; it is removed when its grace ends, or now with --purge."""
+
+    async def work(app: App, out: Output) -> None:
+        org_id = await _resolved(app, organization)
+        found = (await app.storage.read(SCOPE, organizations.get, org_id)).organization
+        if purge:
+            purging.confirm(found, confirm)
+        else:
+            out.confirm(f"Close {found.name} ({found.slug})? Its members lose access at once.")
+        if not (purge and found.status is OrganizationStatus.CLOSED):
+            grace = timedelta(days=app.settings.delete_grace_days)
+            await app.run(SCOPE, organizations.close, org_id, grace, actor=OPERATOR, at=app.clock())
+        if purge:
+            operation = await purging.purge(app, org_id, OPERATOR)
+            out.item({"id": org_id, "operation": operation.id, "state": operation.state, "removed": operation.result})
+        else:
+            out.item(await _found(app, org_id))
+
+    writing(ctx, work)
+
+
+async def _resolved(app: App, which: str) -> str:
+    return await app.storage.read(SCOPE, organizations.resolve, which)
+
+
+async def _found(app: App, org_id: str) -> dict[str, Any]:
+    return shown(await app.storage.read(SCOPE, organizations.get, org_id))
+
+
+def _change(ctx: typer.Context, which: str, change: Any, *args: str) -> None:
+    """Run one transaction on the organization and show it as it is then."""
+
+    async def work(app: App, out: Output) -> None:
+        org_id = await _resolved(app, which)
+        changed: Organization = await app.run(SCOPE, change, org_id, *args, actor=OPERATOR, at=app.clock())
+        out.item(await _found(app, changed.id))
+
+    writing(ctx, work)
