@@ -136,6 +136,7 @@ def test_text_that_is_code_elsewhere_is_only_text(text: str) -> None:
         ("a \u0301b", "stand on"),
         ("a\u0301\u0302\u0303\u0304\u0305\u0306", "marks on it"),
         ("\u0410cme", "alike"),
+        ("\u0410\u0301cme", "alike"),
         ("Acm\u0435 Corp", "alike"),
         ("Go\u03bfgle", "alike"),
         ("Αлфа", "alike"),
@@ -162,6 +163,7 @@ def test_what_is_no_name_is_refused_with_its_place(text: str, word: str) -> None
         "日" * (MAX_NAME_BYTES // 3),
         "Ab" * 64 + " " * 500,
         "x\u030c" * 85,
+        "a" * (MAX_NAME_GRAPHEMES - 1) + "👍🏽",
     ],
 )
 def test_a_name_may_reach_either_limit(text: str) -> None:
@@ -259,7 +261,7 @@ def test_the_slug_tells_an_alphabet_from_its_look_alike() -> None:
 
 
 def test_names_too_short_for_a_slug_get_one_of_their_own() -> None:
-    names = ["Ω", "O", "𠮷", "\U0001e900", "X", "9"]
+    names = ["Ω", "O", "𠮷", "\U0001e900", "X", "9", "\U0001e900\U0001e944"]
     slugs = [derived_slug(checked_name(name)) for name in names]
     assert len(set(slugs)) == len(names)
     assert all(SLUG.fullmatch(slug) for slug in slugs)
