@@ -1,0 +1,263 @@
+"""Rows as plain values and back: one codec for every declared table, shared by the engines.
+
+A model's type hints decide how a column is kept: text, 64-bit integers, finite floats, booleans as 0 and 1, enums by
+their value, times as milliseconds since 1970 in UTC, dictionaries as JSON text. What would not come back exactly as it
+went in is refused with ``InvalidValue`` (promise 5 of the port).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import Enum, StrEnum
+from functools import cache, lru_cache
+from operator import attrgetter
+from types import NoneType, UnionType
+from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import orjson
+
+from orgstead.errors import InvalidValue, Problem
+from orgstead.storage.port import Table
+
+Row = TypeVar("Row")
+Plain = str | int | float | None
+Encoder = Callable[[Any], Plain]
+Decoder = Callable[[Any], Any]
+
+INT_MIN, INT_MAX = -(2**63), 2**63 - 1
+MAX_JSON_DEPTH = 64
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Kind(Enum):
+    """How an engine keeps a column."""
+
+    TEXT = "text"
+    INTEGER = "integer"
+    REAL = "real"
+    BOOLEAN = "boolean"
+    TIME = "time"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table. ``encode`` refuses None unless ``nullable``; both directions pass None on then."""
+
+    name: str
+    kind: Kind
+    nullable: bool
+    encode: Encoder
+    decode: Decoder | None
+    """None where the plain value is the value."""
+
+
+class TableCodec(Generic[Row]):
+    """Translates the rows of one table. Made once per table by ``codec_of``."""
+
+    def __init__(self, table: Table[Row]) -> None:
+        model = table.model
+        if "__slots__" not in model.__dict__ or hasattr(model, "__post_init__"):
+            raise TypeError(f"{model.__name__} must be a dataclass with slots and without __post_init__.")
+        hints = get_type_hints(model)
+        self.columns = tuple(_column(name, hints[name]) for name in table.columns)
+        self.by_name = {column.name: column for column in self.columns}
+        self._model = model
+        self._values: Callable[[Any], tuple[Any, ...]] = attrgetter(*table.columns)
+        self._encoders = tuple(column.encode for column in self.columns)
+        # Filling the slots directly takes half the time of calling a frozen dataclass's __init__ by keyword.
+        self._setters = tuple((model.__dict__[column.name].__set__, column.decode) for column in self.columns)
+
+    def encode(self, row: Row) -> list[Plain]:
+        """The plain values of ``row`` in the order of ``table.columns``; raises ``InvalidValue`` naming the columns."""
+        values = self._values(row)
+        try:
+            return [encode(value) for encode, value in zip(self._encoders, values, strict=True)]
+        except InvalidValue as error:
+            raise self._explained(values) from error
+
+    def decode(self, values: Sequence[Any]) -> Row:
+        """The row of these plain values."""
+        row = object.__new__(self._model)
+        for (fill, decode), value in zip(self._setters, values, strict=True):
+            fill(row, value if decode is None or value is None else decode(value))
+        return row
+
+    def comparable(self, column: str, value: Any) -> Plain:
+        """The plain value that ``column`` is compared with; None for None. Raises ``ValueError`` for a wrong column."""
+        found = self.by_name.get(column)
+        if found is None or found.kind is Kind.JSON:
+            raise ValueError(f"{self._model.__name__} has no column {column} that can be compared.")
+        return None if value is None else found.encode(value)
+
+    def integer(self, column: str, value: int) -> int:
+        """``value`` as a difference or bound of an integer column. Raises ``ValueError`` for a wrong column."""
+        if column not in self.by_name or self.by_name[column].kind is not Kind.INTEGER:
+            raise ValueError(f"{self._model.__name__} has no integer column {column}.")
+        return _integer(value)
+
+    def canonical(self, values: Sequence[Any]) -> bytes:
+        """The bytes that stand for a row, given its plain values, on every engine: the input of ``digest``."""
+        plain = [
+            orjson.loads(value) if column.kind is Kind.JSON and value is not None else value
+            for column, value in zip(self.columns, values, strict=True)
+        ]
+        return orjson.dumps(plain, option=orjson.OPT_SORT_KEYS)
+
+    def _explained(self, values: tuple[Any, ...]) -> InvalidValue:
+        problems = []
+        for column, value in zip(self.columns, values, strict=True):
+            try:
+                column.encode(value)
+            except InvalidValue as error:
+                problems.append(Problem(f"/{column.name}", InvalidValue.code, error.detail))
+        return InvalidValue(problems=problems)
+
+
+@cache
+def codec_of(table: Table[Row]) -> TableCodec[Row]:
+    """The codec of a declared table."""
+    return TableCodec(table)
+
+
+# --- a column from its type hint ------------------------------------------------------------------------------------
+
+
+def _column(name: str, hint: Any) -> Column:
+    nullable = get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint)
+    if nullable:
+        (hint,) = (part for part in get_args(hint) if part is not NoneType)
+    kind, encode, decode = _conversion(name, hint)
+    return Column(name, kind, nullable, _nullable(encode) if nullable else encode, decode)
+
+
+def _conversion(name: str, hint: Any) -> tuple[Kind, Encoder, Decoder | None]:
+    if hint is str:
+        return Kind.TEXT, _text, None
+    if hint is bool:
+        return Kind.BOOLEAN, _boolean, bool
+    if hint is int:
+        return Kind.INTEGER, _integer, None
+    if hint is float:
+        return Kind.REAL, _real, None
+    if hint is datetime:
+        return Kind.TIME, _milliseconds, _moment
+    if get_origin(hint) is dict and get_args(hint)[0] is str:
+        return Kind.JSON, _json, orjson.loads
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        members = {member.value: member for member in hint}
+        return Kind.TEXT, _enum(hint), members.__getitem__
+    raise TypeError(f"The column {name} has a type that no engine can keep.")
+
+
+def _nullable(encode: Encoder) -> Encoder:
+    def encode_or_none(value: Any) -> Plain:
+        return None if value is None else encode(value)
+
+    return encode_or_none
+
+
+def _enum(kind: type[StrEnum]) -> Encoder:
+    def encode(value: Any) -> str:
+        if not isinstance(value, kind):
+            raise InvalidValue("The value is not one of those that the column allows.")
+        return value.value
+
+    return encode
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise InvalidValue("The value must be text.")
+    if "\0" in value:
+        raise InvalidValue("Text must not contain the character NUL.")
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidValue("Text must be valid Unicode, without lone surrogates.") from None
+    return value if type(value) is str else str.__str__(value)
+
+
+def _boolean(value: Any) -> int:
+    if value is True:
+        return 1
+    if value is False:
+        return 0
+    raise InvalidValue("The value must be true or false.")
+
+
+def _integer(value: Any) -> int:
+    if type(value) is not int:
+        raise InvalidValue("The value must be an integer.")
+    if not INT_MIN <= value <= INT_MAX:
+        raise InvalidValue("An integer must fit into 64 bits.")
+    return value
+
+
+def _real(value: Any) -> float:
+    if type(value) is not float and type(value) is not int:
+        raise InvalidValue("The value must be a number.")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if number != value or not math.isfinite(number):
+        raise InvalidValue("A number must be finite and exact as a 64-bit float.")
+    return number + 0.0  # engines do not keep the sign of zero
+
+
+def _milliseconds(value: Any) -> int:
+    if not isinstance(value, datetime):
+        raise InvalidValue("The value must be a time.")
+    if value.tzinfo is not UTC and value.utcoffset() != timedelta(0):
+        raise InvalidValue("A time must be in UTC.")
+    since = value - _EPOCH
+    milliseconds, rest = divmod(since.microseconds, 1000)
+    if rest:
+        raise InvalidValue("A time must be in whole milliseconds.")
+    return since.days * 86_400_000 + since.seconds * 1000 + milliseconds
+
+
+@lru_cache(maxsize=8192)
+def _moment(milliseconds: int) -> datetime:
+    return _EPOCH + timedelta(milliseconds=milliseconds)
+
+
+def _json(value: Any) -> str:
+    if type(value) is not dict:
+        raise InvalidValue("The value must be a JSON object.")
+    if not value:
+        return "{}"
+    _check_json(value, 1)
+    return orjson.dumps(value).decode()
+
+
+def _check_json(value: Any, depth: int) -> None:
+    """Refuse what JSON or one of the engines would lose. Exact types: a subclass would not come back as itself."""
+    kind = type(value)
+    if kind is str:
+        _text(value)
+    elif kind is int:
+        _integer(value)
+    elif kind is float:
+        if not math.isfinite(value):
+            raise InvalidValue("Numbers in JSON must be finite.")
+    elif kind is dict:
+        if depth > MAX_JSON_DEPTH:
+            raise InvalidValue(f"JSON must not be nested deeper than {MAX_JSON_DEPTH} levels.")
+        for key, item in value.items():
+            if type(key) is not str:
+                raise InvalidValue("The keys of a JSON object must be text.")
+            _text(key)
+            _check_json(item, depth + 1)
+    elif kind is list:
+        if depth > MAX_JSON_DEPTH:
+            raise InvalidValue(f"JSON must not be nested deeper than {MAX_JSON_DEPTH} levels.")
+        for item in value:
+            _check_json(item, depth + 1)
+    elif value is not None and kind is not bool:
+        raise InvalidValue("The value has a type that JSON does not know.")

@@ -1,0 +1,178 @@
+"""The verbs about many rows: ``find_many``, ``page``, ``claim`` and ``aggregate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from orgstead.storage.codec import Kind
+from orgstead.storage.port import Table, total_order
+from orgstead.storage.sqlite.statements import Statements, names, quoted
+
+if TYPE_CHECKING:
+    from orgstead.storage.sqlite.transaction import SqliteTransaction
+
+Row = TypeVar("Row")
+Order = Sequence[tuple[str, bool]]
+"""(column, descending) pairs."""
+
+_Range = tuple[list[str], list[Any], Order]
+"""Conditions, their values, and the order that is left."""
+
+MAX_KEYS = 1000
+_EVERY_ROW = "1"
+
+
+def page(
+    tx: SqliteTransaction,
+    table: Table[Row],
+    where: Mapping[str, Any] | None,
+    *,
+    order: Sequence[str],
+    after: Sequence[Any] | None,
+    limit: int,
+) -> list[Row]:
+    """``Transaction.page``.
+
+    What follows ``after`` is read as a few ranges, one for each column of the order: first the rows that differ in the
+    last column only, at the end those that differ in the first. An index serves each of them from its first row on,
+    also where columns hold None or directions are mixed, which one comparison of tuples would not.
+    """
+    _check_limit(limit)
+    sql = tx.statements(table)
+    conditions, values = tx.conditions(sql, where)
+    full = [(column.lstrip("-"), column.startswith("-")) for column in total_order(table, order)]
+    pinned = {*(where or {}), *([table.scope] if tx.within_organization else [])}
+    free = [(column, down) for column, down in full if column not in pinned]
+    if after is None:
+        ranges: Iterator[_Range] = iter([(conditions, values, free)])
+    else:
+        if len(after) != len(full):
+            raise ValueError(f"The order of {table.name} has {len(full)} columns, and after must have as many values.")
+        plain = [
+            sql.codec.comparable(column, value)
+            for (column, _), value in zip(full, after, strict=True)
+            if column not in pinned
+        ]
+        ranges = _ranges(sql, conditions, values, free, plain)
+    found: list[Any] = []
+    for texts, parameters, rest in ranges:
+        wanted = limit - len(found)
+        if wanted <= 0:
+            break
+        text = f"{sql.select}{' AND '.join(texts) or _EVERY_ROW}{sql.order_by(rest)} LIMIT ?"
+        found.extend(tx.rows(text, [*parameters, wanted]))
+    return [sql.codec.decode(row) for row in found]
+
+
+def _ranges(
+    sql: Statements[Any], conditions: list[str], values: list[Any], order: Order, after: list[Any]
+) -> Iterator[_Range]:
+    """Conditions, their values and the remaining order of each range behind ``after``, in the order of the page."""
+    for place in range(len(order) - 1, -1, -1):
+        texts, parameters = list(conditions), list(values)
+        for (column, _), value in zip(order[:place], after[:place], strict=True):
+            texts.append(sql.null[column] if value is None else sql.equal[column])
+            parameters.extend([] if value is None else [value])
+        column, down = order[place]
+        for text, bound in _beyond(sql, column, after[place], down=down):
+            yield [*texts, text], [*parameters, *bound], order[place:]
+
+
+def _beyond(sql: Statements[Any], column: str, value: Any, *, down: bool) -> Iterator[tuple[str, list[Any]]]:
+    """The conditions of the values that follow ``value``, of which None is the smallest."""
+    if value is None:
+        if not down:
+            yield f"{quoted(column)} IS NOT NULL", []
+        return
+    yield f"{quoted(column)} {'<' if down else '>'} ?", [value]
+    if down and sql.codec.by_name[column].nullable:
+        yield sql.null[column], []
+
+
+def find_many(tx: SqliteTransaction, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> list[Row]:
+    """``Transaction.find_many``: each row once, however often its key is named."""
+    if len(keys) > MAX_KEYS:
+        raise ValueError(f"At most {MAX_KEYS} rows can be asked for at once.")
+    sql = tx.statements(table)
+    if not keys:
+        return []
+    conditions, values = tx.conditions(sql, None)
+    row = f"({', '.join('?' * len(table.key))})"
+    conditions.append(f"({names(table.key)}) IN (VALUES {', '.join([row] * len(keys))})")
+    for key in keys:
+        values.extend(sql.key(key))
+    return [sql.codec.decode(found) for found in tx.rows(sql.select + " AND ".join(conditions), values)]
+
+
+def claim(
+    tx: SqliteTransaction,
+    table: Table[Row],
+    where: Mapping[str, Any],
+    *,
+    due: datetime,
+    until: datetime,
+    owner: str,
+    limit: int,
+) -> list[Row]:
+    """``Transaction.claim``: the rows whose lease ended first come first. Nobody else writes meanwhile."""
+    _check_limit(limit)
+    if table.lease is None:
+        raise ValueError(f"Rows of {table.name} cannot be claimed: its declaration names no lease.")
+    until_column, owner_column = table.lease
+    sql = tx.statements(table)
+    conditions, values = tx.conditions(sql, where)
+    conditions.append(f"{quoted(until_column)} <= ?")
+    values.append(sql.codec.comparable(until_column, due))
+    order = sql.order_by([(until_column, False), *((column, False) for column in table.key)])
+    found = tx.rows(f"{sql.select}{' AND '.join(conditions)}{order} LIMIT ?", [*values, limit])
+    lease = {
+        until_column: sql.codec.comparable(until_column, until),
+        owner_column: sql.codec.comparable(owner_column, owner),
+    }
+    claimed: list[Row] = []
+    for row in found:
+        plain = {**dict(zip(table.columns, row, strict=True)), **lease}
+        if table.versioned:
+            plain["version"] += 1
+        text = f"{sql.update}{sql.assign} WHERE {sql.by_key(False)}"
+        tx.count(text, [*(plain[c] for c in sql.changed), *(plain[c] for c in table.key)])
+        claimed.append(sql.codec.decode(tuple(plain.values())))
+    return claimed
+
+
+def aggregate(
+    tx: SqliteTransaction,
+    table: Table[Any],
+    where: Mapping[str, Any] | None,
+    *,
+    group_by: Sequence[str],
+    sums: Sequence[str],
+) -> list[dict[str, Any]]:
+    """``Transaction.aggregate``: the groups in the order of their values; without groups always one row."""
+    sql = tx.statements(table)
+    conditions, values = tx.conditions(sql, where)
+    groups = [sql.codec.by_name[column] for column in group_by]
+    for column in sums:
+        if sql.codec.by_name[column].kind is not Kind.INTEGER:
+            raise ValueError(f"The column {column} of {table.name} has no sum: it is not an integer.")
+    measures = ["count(*)", *(f"coalesce(sum({quoted(column)}), 0)" for column in sums)]
+    text = f"SELECT {', '.join([*map(quoted, group_by), *measures])} FROM {sql.target}"  # noqa: S608  # declared names
+    text += f" WHERE {' AND '.join(conditions) or _EVERY_ROW}"
+    if group_by:
+        text += f" GROUP BY {names(group_by)} ORDER BY {names(group_by)}"
+    results = []
+    for row in tx.rows(text, values):
+        result = {
+            column.name: value if column.decode is None or value is None else column.decode(value)
+            for column, value in zip(groups, row, strict=False)
+        }
+        result.update(zip(("count", *sums), row[len(groups) :], strict=True))
+        results.append(result)
+    return results
+
+
+def _check_limit(limit: int) -> None:
+    if limit < 0:
+        raise ValueError("A limit cannot be negative.")

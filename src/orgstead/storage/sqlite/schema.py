@@ -1,0 +1,65 @@
+"""The schema of a file: which version it has, and bringing it to this one."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from orgstead.errors import ConfigurationError, SchemaTooNew
+from orgstead.kit import Clock, rfc3339
+from orgstead.storage.migrations import MIGRATIONS, SCHEMA_VERSION
+from orgstead.storage.sqlite import failures
+from orgstead.storage.sqlite.statements import create_table
+
+_HISTORY = (
+    "CREATE TABLE IF NOT EXISTS schema_migrations"
+    " (version INTEGER PRIMARY KEY, title TEXT NOT NULL, applied_at TEXT NOT NULL) STRICT"
+)
+
+
+def version_of(connection: sqlite3.Connection) -> int:
+    """The newest migration that was applied, 0 for an empty file. Raises ``ConfigurationError`` for a foreign one."""
+    tables = {
+        name
+        for (name,) in connection.execute(
+            "SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name = 'schema_migrations' DESC LIMIT 1"
+        )
+    }
+    if not tables:
+        return 0
+    if "schema_migrations" not in tables:
+        raise ConfigurationError(
+            "The file is a database of another program.", next="name another file in ORGSTEAD_DATABASE_URL"
+        )
+    (version,) = connection.execute("SELECT coalesce(max(version), 0) FROM schema_migrations").fetchone()
+    return int(version)
+
+
+def check(connection: sqlite3.Connection) -> None:
+    """Raise ``SchemaOutdated`` or ``SchemaTooNew`` unless the file has this version's schema."""
+    version = version_of(connection)
+    if version > SCHEMA_VERSION:
+        raise too_new()
+    if version < SCHEMA_VERSION:
+        raise failures.outdated()
+
+
+def migrate(connection: sqlite3.Connection, clock: Clock) -> int:
+    """Apply the migrations that are missing, inside the transaction that the caller began."""
+    version = version_of(connection)
+    if version > SCHEMA_VERSION:
+        raise too_new()
+    connection.execute(_HISTORY)
+    for migration in MIGRATIONS:
+        if migration.version <= version:
+            continue
+        for table in migration.creates:
+            for statement in create_table(table, table.name, mark="pooled"):
+                connection.execute(statement)
+        connection.execute(
+            "INSERT INTO schema_migrations VALUES (?, ?, ?)", (migration.version, migration.title, rfc3339(clock()))
+        )
+    return SCHEMA_VERSION
+
+
+def too_new() -> SchemaTooNew:
+    return SchemaTooNew(next="install the version of orgstead that made this schema, or a newer one")

@@ -1,0 +1,99 @@
+"""DDL and SQL, derived from the table declarations. Everything that becomes SQL text is a declared name or quoted.
+
+A table's text is made once for each physical name and reused, because ``sqlite3`` finds a prepared statement by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
+
+from orgstead.storage.codec import Kind, TableCodec, codec_of
+from orgstead.storage.port import Table
+
+Row = TypeVar("Row")
+
+_TYPES = {
+    Kind.TEXT: "TEXT",
+    Kind.INTEGER: "INTEGER",
+    Kind.REAL: "REAL",
+    Kind.BOOLEAN: "INTEGER",
+    Kind.TIME: "INTEGER",
+    Kind.JSON: "TEXT",
+}
+
+
+def quoted(name: str) -> str:
+    """``name`` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def names(columns: Iterable[str]) -> str:
+    return ", ".join(map(quoted, columns))
+
+
+def create_table(table: Table[Any], physical: str, mark: str) -> Iterator[str]:
+    """The statements that make ``table`` under the name ``physical``; they do nothing where it exists.
+
+    ``mark`` begins the names of its indexes. It must not follow from the physical name: a rename keeps index names, and
+    the freed name may be given to another table.
+    """
+    lines = [
+        f"{quoted(column.name)} {_TYPES[column.kind]}{'' if column.nullable else ' NOT NULL'}"
+        for column in codec_of(table).columns
+    ]
+    lines.append(f"PRIMARY KEY ({names(table.key)})")
+    lines.extend(f"UNIQUE ({names(columns)})" for columns in (table.unique or {}).values())
+    # Small rows live in the key's own tree; large ones would make it deep.
+    options = "STRICT" if table.large else "STRICT, WITHOUT ROWID"
+    yield f"CREATE TABLE IF NOT EXISTS {quoted(physical)} ({', '.join(lines)}) {options}"
+    for columns in table.indexes:
+        index = quoted(f"{mark}__{table.name}__{'__'.join(columns)}")
+        yield f"CREATE INDEX IF NOT EXISTS {index} ON {quoted(physical)} ({names(columns)})"
+
+
+class Statements(Generic[Row]):
+    """The SQL of one table under one physical name, and the pieces that conditions are put together from."""
+
+    def __init__(self, table: Table[Row], physical: str) -> None:
+        self.table = table
+        self.codec: TableCodec[Row] = codec_of(table)
+        target = quoted(physical)
+        columns = names(table.columns)
+        self.equal = {column: f"{quoted(column)} = ?" for column in table.columns}
+        self.null = {column: f"{quoted(column)} IS NULL" for column in table.columns}
+        key = " AND ".join(self.equal[column] for column in table.key)
+        self._by_key = (key, key if table.scope is None else f"{key} AND {self.equal[table.scope]}")
+        self.insert = f"INSERT INTO {target} ({columns}) VALUES ({', '.join('?' * len(table.columns))})"  # noqa: S608  # declared names
+        self.select = f"SELECT {columns} FROM {target} WHERE "  # noqa: S608  # declared names
+        self.exists = f"SELECT 1 FROM {target} WHERE "  # noqa: S608  # declared names
+        self.update = f"UPDATE {target} SET "  # noqa: S608  # declared names
+        self.delete = f"DELETE FROM {target} WHERE "  # noqa: S608  # declared names
+        self.returning = f" RETURNING {columns}"
+        self.changed = tuple(column for column in table.columns if column not in table.key)
+        self.assign = ", ".join(self.equal[column] for column in self.changed)
+        self.target = target
+
+    def by_key(self, scoped: bool) -> str:
+        """The condition of one row; ``scoped`` adds the scope's predicate, whose value comes last."""
+        return self._by_key[scoped]
+
+    def key(self, values: Sequence[Any]) -> list[Any]:
+        """The plain values of a key. Raises ``ValueError`` where they are not as many as its columns."""
+        columns = self.table.key
+        if len(values) != len(columns):
+            raise ValueError(f"The key of {self.table.name} has {len(columns)} columns.")
+        return [self.codec.by_name[column].encode(value) for column, value in zip(columns, values, strict=True)]
+
+    def order_by(self, order: Sequence[tuple[str, bool]]) -> str:
+        """``ORDER BY`` these (column, descending) pairs; empty where there is nothing left to order."""
+        if not order:
+            return ""
+        return " ORDER BY " + ", ".join(quoted(column) + (" DESC" if down else "") for column, down in order)
+
+
+@lru_cache(maxsize=4096)
+def statements_of(table: Table[Row], physical: str) -> Statements[Row]:
+    """The statements of ``table`` under the name ``physical``."""
+    return Statements(table, physical)

@@ -1,0 +1,308 @@
+"""The verbs on SQLite. Each runs to its end without waiting, on the connection that holds the transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from orgstead.errors import (
+    AlreadyExists,
+    InvalidValue,
+    NotFound,
+    OutOfScope,
+    PlacementMoved,
+    StaleRow,
+    StorageReadOnly,
+    TransactionEnded,
+)
+from orgstead.storage.port import Home, OrgScope, Scope, Space, Table
+from orgstead.storage.sqlite import failures, lists
+from orgstead.storage.sqlite.placing import physical_name
+from orgstead.storage.sqlite.statements import Statements, quoted, statements_of
+
+Row = TypeVar("Row")
+T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def _verb(
+    *, writes: bool
+) -> Callable[
+    [Callable[Concatenate[SqliteTransaction, P], T]],
+    Callable[Concatenate[SqliteTransaction, P], Coroutine[Any, Any, T]],
+]:
+    """Make a verb of a method: any error of it ends the transaction (promise 3) and leaves as one of ours."""
+
+    def decorate(
+        method: Callable[Concatenate[SqliteTransaction, P], T],
+    ) -> Callable[Concatenate[SqliteTransaction, P], Coroutine[Any, Any, T]]:
+        @wraps(method)
+        async def verb(self: SqliteTransaction, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            if self._ended:
+                raise TransactionEnded
+            try:
+                if writes and not self._writable:
+                    raise StorageReadOnly("This transaction only reads; nothing was changed.")
+                return method(self, *args, **kwargs)
+            except BaseException as error:
+                self._ended = self._failed = True
+                ours = failures.translated(error)
+                if ours is error:
+                    raise
+                raise ours from error
+
+        return verb
+
+    return decorate
+
+
+class SqliteTransaction:
+    """The verbs of ``port.Transaction`` within one scope, on a connection that has begun a transaction."""
+
+    __slots__ = ("_connection", "_ended", "_failed", "_org_id", "_scope", "_space", "_writable")
+
+    def __init__(self, connection: sqlite3.Connection, scope: Scope, *, writable: bool) -> None:
+        self._connection = connection
+        self._scope = scope
+        self._space = scope if isinstance(scope, Space) else None
+        self._org_id = scope.org_id if isinstance(scope, (OrgScope, Space)) else None
+        self._writable = writable
+        self._ended = False
+        self._failed = False
+
+    def end(self) -> bool:
+        """Refuse all further verbs; True when one has failed, so that nothing may be committed."""
+        self._ended = True
+        return self._failed
+
+    @property
+    def within_organization(self) -> bool:
+        """True when the scope is one organization's."""
+        return self._org_id is not None
+
+    @_verb(writes=True)
+    def add(self, table: Table[Row], row: Row) -> None:
+        sql = self.statements(table)
+        if self._org_id is not None and getattr(row, table.scope or "") != self._org_id:
+            raise OutOfScope
+        values = sql.codec.encode(row)
+        try:
+            self._connection.execute(sql.insert, values)
+        except sqlite3.IntegrityError as error:
+            raise self._violated(sql, values, replacing=False, error=error) from None
+        except sqlite3.OperationalError as error:
+            if self._space is not None and failures.is_missing_table(error):
+                raise PlacementMoved(retry_after=1.0) from None
+            raise
+
+    @_verb(writes=False)
+    def get(self, table: Table[Row], *key: Any) -> Row:
+        return self._get(table, key)
+
+    @_verb(writes=False)
+    def find(self, /, table: Table[Row], **where: Any) -> Row | None:
+        sql = self.statements(table)
+        condition, values = self._identity(sql, where)
+        rows = self.rows(sql.select + condition, values)
+        return sql.codec.decode(rows[0]) if rows else None
+
+    @_verb(writes=False)
+    def find_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> list[Row]:
+        return lists.find_many(self, table, keys)
+
+    @_verb(writes=True)
+    def replace(self, table: Table[Row], row: Row) -> Row:
+        sql = self.statements(table)
+        values = dict(zip(table.columns, sql.codec.encode(row), strict=True))
+        condition, identity = self._by_key(sql, [values[column] for column in table.key])
+        if table.versioned:
+            condition += f" AND {sql.equal['version']}"
+            identity.append(values["version"])
+            values["version"] = _next(values["version"])
+        try:
+            changed = self.count(
+                f"{sql.update}{sql.assign} WHERE {condition}", [*(values[c] for c in sql.changed), *identity]
+            )
+        except sqlite3.IntegrityError as error:
+            raise self._violated(sql, list(values.values()), replacing=True, error=error) from None
+        if changed:
+            return sql.codec.decode(tuple(values.values()))
+        condition, identity = self._by_key(sql, [values[column] for column in table.key])
+        raise StaleRow if self.rows(sql.exists + condition, identity) else NotFound
+
+    @_verb(writes=True)
+    def remove(self, table: Table[Row], *key: Any) -> None:
+        sql = self.statements(table)
+        condition, values = self._by_key(sql, sql.key(key))
+        if not self.count(sql.delete + condition, values):
+            raise NotFound
+
+    @_verb(writes=True)
+    def lock(self, table: Table[Row], *key: Any) -> Row:
+        return self._get(table, key)  # there is one writer: nobody else can hold or change the row
+
+    @_verb(writes=True)
+    def take(self, /, table: Table[Row], **where: Any) -> Row | None:
+        sql = self.statements(table)
+        condition, values = self._identity(sql, where)
+        rows = self.rows(sql.delete + condition + sql.returning, values)
+        return sql.codec.decode(rows[0]) if rows else None
+
+    @_verb(writes=True)
+    def claim(
+        self,
+        table: Table[Row],
+        where: Mapping[str, Any],
+        *,
+        due: datetime,
+        until: datetime,
+        owner: str,
+        limit: int,
+    ) -> list[Row]:
+        return lists.claim(self, table, where, due=due, until=until, owner=owner, limit=limit)
+
+    @_verb(writes=True)
+    def adjust(
+        self,
+        table: Table[Row],
+        *key: Any,
+        deltas: Mapping[str, int],
+        where: Mapping[str, Any] | None = None,
+        at_most: Mapping[str, int] | None = None,
+    ) -> bool:
+        sql = self.statements(table)
+        integer = sql.codec.integer
+        condition, identity = self._by_key(sql, sql.key(key))
+        conditions, values = self.conditions(sql, where, scoped=False)
+        sums = {column: f"{quoted(column)} + ?" for column in deltas}
+        bounds = dict(at_most or {})
+        for column, most in bounds.items():
+            conditions.append(f"{sums.get(column, quoted(column))} <= ?")
+            values.extend([integer(column, deltas[column])] if column in deltas else [])
+            values.append(integer(column, most))
+        assign = [f"{quoted(column)} = {text}" for column, text in sums.items()]
+        if table.versioned:
+            assign.append(f"{quoted('version')} = {quoted('version')} + 1")
+        text = f"{sql.update}{', '.join(assign)} WHERE {' AND '.join([condition, *conditions])}"
+        return bool(self.count(text, [*(integer(c, d) for c, d in deltas.items()), *identity, *values]))
+
+    @_verb(writes=False)
+    def page(
+        self,
+        table: Table[Row],
+        where: Mapping[str, Any] | None = None,
+        *,
+        order: Sequence[str] = (),
+        after: Sequence[Any] | None = None,
+        limit: int,
+    ) -> list[Row]:
+        return lists.page(self, table, where, order=order, after=after, limit=limit)
+
+    @_verb(writes=False)
+    def aggregate(
+        self,
+        table: Table[Row],
+        where: Mapping[str, Any] | None = None,
+        *,
+        group_by: Sequence[str] = (),
+        sums: Sequence[str] = (),
+    ) -> list[dict[str, Any]]:
+        return lists.aggregate(self, table, where, group_by=group_by, sums=sums)
+
+    # --- what the verbs are made of ---------------------------------------------------------------------------------
+
+    def statements(self, table: Table[Row]) -> Statements[Row]:
+        """The SQL of ``table`` where this scope has it; raises ``OutOfScope`` where it has not (promise 4)."""
+        space = self._space
+        if space is None:
+            if table.home is not Home.DIRECTORY or (self._org_id is not None and table.scope is None):
+                raise OutOfScope
+            return statements_of(table, table.name)
+        if table.home is not Home.SPACE or table.scope is None:
+            raise OutOfScope
+        return statements_of(table, physical_name(space, table))
+
+    def conditions(
+        self, sql: Statements[Any], where: Mapping[str, Any] | None, *, scoped: bool = True
+    ) -> tuple[list[str], list[Any]]:
+        """The conditions that ``where`` and, if ``scoped``, the scope ask for, and their values."""
+        texts: list[str] = []
+        values: list[Any] = []
+        for column, value in (where or {}).items():
+            plain = sql.codec.comparable(column, value)
+            if plain is None:
+                texts.append(sql.null[column])
+            else:
+                texts.append(sql.equal[column])
+                values.append(plain)
+        if scoped and self._org_id is not None:
+            texts.append(sql.equal[sql.table.scope or ""])
+            values.append(self._org_id)
+        return texts, values
+
+    def rows(self, text: str, values: Sequence[Any]) -> list[Any]:
+        """All rows of a statement; none where a dedicated space is not there (any more)."""
+        try:
+            return self._connection.execute(text, values).fetchall()
+        except sqlite3.OperationalError as error:
+            if self._space is not None and failures.is_missing_table(error):
+                return []
+            raise
+
+    def count(self, text: str, values: Sequence[Any]) -> int:
+        """How many rows a statement changed; none where a dedicated space is not there (any more)."""
+        try:
+            return self._connection.execute(text, values).rowcount
+        except sqlite3.OperationalError as error:
+            if self._space is not None and failures.is_missing_table(error):
+                return 0
+            raise
+
+    def _get(self, table: Table[Row], key: tuple[Any, ...]) -> Row:
+        sql = self.statements(table)
+        condition, values = self._by_key(sql, sql.key(key))
+        rows = self.rows(sql.select + condition, values)
+        if not rows:
+            raise NotFound
+        return sql.codec.decode(rows[0])
+
+    def _by_key(self, sql: Statements[Any], key: list[Any]) -> tuple[str, list[Any]]:
+        if self._org_id is None:
+            return sql.by_key(False), key
+        return sql.by_key(True), [*key, self._org_id]
+
+    def _identity(self, sql: Statements[Any], where: Mapping[str, Any]) -> tuple[str, list[Any]]:
+        """The condition of the one row that ``where`` identifies."""
+        table = sql.table
+        named = set(where)
+        if named != set(table.key) and all(named != set(columns) for columns in (table.unique or {}).values()):
+            raise ValueError(f"Name all columns of the key or of a unique constraint of {table.name}.")
+        if None in where.values():
+            return "0", []  # a None exempts the row from the constraint, so it identifies nothing
+        conditions, values = self.conditions(sql, where)
+        return " AND ".join(conditions), values
+
+    def _violated(
+        self, sql: Statements[Any], values: list[Any], *, replacing: bool, error: sqlite3.IntegrityError
+    ) -> Exception:
+        """``AlreadyExists`` with our name of the constraint, found by looking which one the row runs into."""
+        if not failures.is_duplicate(error):
+            return InvalidValue()
+        table = sql.table
+        plain = dict(zip(table.columns, values, strict=True))
+        key = [plain[column] for column in table.key]
+        if not replacing and self.rows(sql.exists + sql.by_key(False), key):
+            return AlreadyExists(table.key_constraint)
+        for name, columns in (table.unique or {}).items():
+            same = " AND ".join(sql.equal[column] for column in columns)
+            wanted = [plain[column] for column in columns]
+            if self.rows(f"{sql.exists}{same} AND NOT ({sql.by_key(False)})", [*wanted, *key]):
+                return AlreadyExists(name)
+        return AlreadyExists(table.key_constraint)
+
+
+def _next(version: Any) -> int:
+    return int(version) + 1
