@@ -1,0 +1,178 @@
+"""Accounts: the e-mail address and password of a person, from sign-up to change. Logging in is in ``sessions.py``."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from email_validator import EmailNotValidError, validate_email
+
+from orgstead import audit, events, kit
+from orgstead.audit import Actor
+from orgstead.errors import AlreadyExists, BadCredentials, InvalidEmail, UserExists
+from orgstead.model import User
+from orgstead.storage import tables
+from orgstead.storage.port import SystemScope, Transaction
+
+if TYPE_CHECKING:
+    from orgstead.app import App
+
+SCOPE = SystemScope("account")
+
+
+@dataclass(frozen=True, slots=True)
+class SignupAccount:
+    """Who signs up. A new user is not stored yet: the transaction that creates the organization adds the row."""
+
+    user: User
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class AccountChange:
+    """What is to change about an account, ready to be stored; None leaves a thing as it is."""
+
+    email: str | None = None
+    email_key: str | None = None
+    password_hash: str | None = None
+
+
+def canonical_email(email: str) -> tuple[str, str]:
+    """The address as it is shown and mailed to, and the key that makes it unique.
+
+    The key is case-folded in both parts and has the domain in its ASCII form (IDNA), so that one mailbox is one
+    account however it is spelled; ``+tags`` are kept, because whether they mean the same mailbox is the server's own
+    business. No DNS is asked. Raises ``InvalidEmail``.
+    """
+    try:
+        parsed = validate_email(email, check_deliverability=False, globally_deliverable=False)
+    except EmailNotValidError:
+        raise InvalidEmail from None
+    if "." not in parsed.ascii_domain:
+        raise InvalidEmail
+    local = unicodedata.normalize("NFC", parsed.local_part.casefold())
+    return parsed.normalized, f"{local}@{parsed.ascii_domain.casefold()}"
+
+
+async def find_by_email(tx: Transaction, email_key: str) -> User | None:
+    return await tx.find(tables.users, email_key=email_key)
+
+
+async def account_for_signup(
+    app: App, email: str, password: str, *, address: str | None, related: Iterable[str] = ()
+) -> SignupAccount:
+    """The account that creates an organization: a new one, or the existing one if this is its password.
+
+    ``related`` are texts the password must not equal (the organization's name and slug). A race for a new address is
+    decided by the transaction that adds the user; who loses it asks again, and is then an existing account. Raises
+    ``InvalidEmail``, ``PasswordUnacceptable``, ``UserExists``, ``RateLimited``, ``Overloaded``.
+    """
+    email, email_key = canonical_email(email)
+    user = await app.storage.read(SCOPE, find_by_email, email_key)
+    if user is not None:
+        async with app.throttles.attempt(email_key, address) as attempt:
+            if not await app.passwords.verify(user.password_hash, password):
+                raise UserExists
+            attempt.succeeded()
+        return SignupAccount(user, is_new=False)
+    app.passwords.check(password, related=[email, *related])
+    password_hash = await app.passwords.hash(password)
+    at = app.clock()
+    return SignupAccount(
+        User(
+            id=kit.new_id("usr"),
+            email=email,
+            email_key=email_key,
+            password_hash=password_hash,
+            created_at=at,
+            updated_at=at,
+        ),
+        is_new=True,
+    )
+
+
+async def prepared_change(
+    app: App, user: User, *, email: str | None = None, password: str | None = None, related: Iterable[str] = ()
+) -> AccountChange:
+    """Check a new address and password, and hash the password: what must be done before the transaction begins.
+
+    Raises ``InvalidEmail``, ``PasswordUnacceptable``, ``Overloaded``.
+    """
+    shown, key = canonical_email(email) if email is not None else (None, None)
+    password_hash = None
+    if password is not None:
+        app.passwords.check(password, related=[shown or user.email, *related])
+        password_hash = await app.passwords.hash(password)
+    return AccountChange(email=shown, email_key=key, password_hash=password_hash)
+
+
+async def change(
+    tx: Transaction,
+    user_id: str,
+    session_id: str,
+    org_id: str,
+    wanted: AccountChange,
+    *,
+    actor: Actor,
+    at: datetime,
+) -> User:
+    """Change an account. A new password ends every session of the person but the one it was changed from (R11).
+
+    ``org_id`` is the organization whose log notes it. Raises ``NotFound``, ``UserExists``; a race for an address ends
+    in ``AlreadyExists`` ("users.email").
+    """
+    user = await tx.lock(tables.users, user_id)
+    if wanted.email is not None and wanted.email_key is not None and wanted.email != user.email:
+        holder = await find_by_email(tx, wanted.email_key)
+        if holder is not None and holder.id != user_id:
+            raise UserExists("Another account has this e-mail address.")
+        user = replace(user, email=wanted.email, email_key=wanted.email_key)
+        await _note(tx, org_id, "user.email_changed", user_id, actor, at)
+    if wanted.password_hash is not None:
+        user = replace(user, password_hash=wanted.password_hash, epoch=user.epoch + 1)
+        session = await tx.get(tables.sessions, session_id)
+        await tx.replace(tables.sessions, replace(session, user_epoch=user.epoch))
+        await _note(tx, org_id, "user.password_changed", user_id, actor, at)
+    return await tx.replace(tables.users, replace(user, updated_at=at))
+
+
+async def change_account(
+    app: App,
+    user_id: str,
+    session_id: str,
+    org_id: str,
+    *,
+    actor: Actor,
+    email: str | None = None,
+    password: str | None = None,
+    current: str | None = None,
+    related: Iterable[str] = (),
+) -> User:
+    """``prepared_change`` and ``change`` in one, for when nothing else changes with them.
+
+    ``current`` is the present password, where the caller must prove to know it; it is throttled like a login. Raises
+    what they raise, ``BadCredentials`` and ``RateLimited``.
+    """
+    user = await app.storage.read(SCOPE, _user, user_id)
+    if current is not None:
+        async with app.throttles.attempt(user.email_key, actor.address) as attempt:
+            if not await app.passwords.verify(user.password_hash, current):
+                raise BadCredentials("The present password is not right.")
+            attempt.succeeded()
+    wanted = await prepared_change(app, user, email=email, password=password, related=related)
+    try:
+        return await app.storage.run(SCOPE, change, user_id, session_id, org_id, wanted, actor=actor, at=app.clock())
+    except AlreadyExists:
+        raise UserExists("Another account has this e-mail address.") from None
+
+
+async def _user(tx: Transaction, user_id: str) -> User:
+    return await tx.get(tables.users, user_id)
+
+
+async def _note(tx: Transaction, org_id: str, action: str, user_id: str, actor: Actor, at: datetime) -> None:
+    await audit.record(tx, org_id, actor, action, {"user_id": user_id}, at=at)
+    await events.emit(tx, org_id, action, {"user_id": user_id}, at=at)
