@@ -7,8 +7,6 @@ in the modules that it calls, one for each subject.
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +21,7 @@ from orgstead.api.hosts import Hosts
 from orgstead.api.limits import Application, BodyOptions, BodyReader, Disconnected, Message, Receive, Scope, Send
 from orgstead.api.metrics import RequestMetrics
 from orgstead.api.proxies import Network, Proxies
+from orgstead.api.request_ids import request_id_of
 from orgstead.api.security_headers import SecurityHeaders
 from orgstead.errors import (
     DeadlineExceeded,
@@ -42,7 +41,6 @@ CLIENT_GONE: Final = 499
 UNMATCHED: Final = "unmatched"
 """The route of requests that no route took."""
 
-_SANE_ID = re.compile(rb"[A-Za-z0-9._-]{8,64}")
 _AT_MOST_ONCE = frozenset({b"content-length", b"content-type", b"content-encoding", b"idempotency-key"})
 
 _log = structlog.get_logger("orgstead.http")
@@ -98,7 +96,7 @@ class Outer:
             return
         began = time.perf_counter()
         fields = dict(scope["headers"])
-        request_id = _request_id(fields.get(b"x-request-id"))
+        request_id = request_id_of(fields.get(b"x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
         task = asyncio.current_task()
         assert task is not None
@@ -200,13 +198,6 @@ class _Answer:
             status, headers, body = rendered
             await self.send({"type": "http.response.start", "status": status, "headers": headers})
             await self.send({"type": "http.response.body", "body": body})
-
-
-def _request_id(given: bytes | None) -> str:
-    """The client's own id if it is one that can be logged and searched for, else a new one."""
-    if given is not None and _SANE_ID.fullmatch(given):
-        return given.decode("ascii")
-    return f"req_{os.urandom(12).hex()}"
 
 
 def _join_repeated(headers: Iterable[tuple[bytes, bytes]], fields: dict[bytes, bytes]) -> None:

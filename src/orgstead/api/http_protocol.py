@@ -1,0 +1,222 @@
+"""uvicorn's HTTP/1.1 protocol with the limits that it lacks: time and size of headers, of what is left unread, of a
+connection that nobody reads from.
+
+uvicorn waits for ever for the rest of a request's head, and holds as much of it as is sent. A few hundred half-sent
+requests would hold every connection (slowloris). Here each connection has a time by which its client must have
+finished what it is sending; one sweep looks at all of them, because a timer for each request would cost more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from orgstead.api.errors import render
+from orgstead.api.request_ids import new_request_id
+from orgstead.errors import (
+    HeadersTooLarge,
+    MalformedRequest,
+    OrgsteadError,
+    Overloaded,
+    RequestTimeout,
+    UriTooLong,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionOptions:
+    """Limits of connections; times in seconds, sizes in bytes.
+
+    ``header_seconds`` is the time for a request's head from its first byte, and for the first byte of a connection.
+    ``linger_seconds`` and ``max_discarded_bytes`` bound what is still read of a body that was refused, so that its
+    sender can finish and find the answer; ``linger_seconds`` also bounds how long a closing connection may go unread.
+    """
+
+    header_seconds: float = 10.0
+    linger_seconds: float = 10.0
+    max_header_bytes: int = 32_768
+    max_headers: int = 100
+    max_target_bytes: int = 8192
+    max_discarded_bytes: int = 16_777_216
+    max_connections: int = 1000
+
+
+class LimitedProtocol(HttpToolsProtocol):
+    """One connection. Use a subclass made by ``limited``, which binds ``limits``."""
+
+    limits: ClassVar[ConnectionOptions] = ConnectionOptions()
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        # When the client must have finished what it is sending, in the loop's time; None while it is our turn.
+        self.due: float | None = None
+        self.in_head = False
+        # An upper bound of the current head's size: the chunks that it came in, whatever else they contain.
+        self.head_size = 0
+        self.chunk_size = 0
+        self.discarded = 0
+        self.refusal: OrgsteadError | None = None
+        # The client asked for another protocol: what follows its request is not HTTP/1.1 and is not read.
+        self.deaf = False
+
+    # --- the connection ---
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self.due = self.loop.time() + self.limits.header_seconds
+        if len(self.connections) > self.limits.max_connections:
+            # No lingering: it would hold the connection that there is no room for.
+            self._write(Overloaded())
+            transport.close()
+
+    def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
+        if self.deaf:
+            self._discard(len(data))
+            return
+        self.chunk_size = len(data)
+        self.head_size += self.chunk_size
+        if self.due is None and self._idle():
+            self.due = self.loop.time() + self.limits.header_seconds
+        super().data_received(data)
+        if self.in_head and self.head_size > self.limits.max_header_bytes:
+            # llhttp announces a header when it is complete: one without an end is only seen here.
+            self._refuse(HeadersTooLarge() if len(self.url) <= self.limits.max_target_bytes else UriTooLong())
+
+    def sweep(self, now: float) -> None:
+        """Called about once a second: cut the connection if its client is late."""
+        if self.due is None:
+            if self.transport.is_closing():
+                # Closed by uvicorn, with an answer that the client does not read.
+                self.due = now + self.limits.linger_seconds
+        elif now < self.due:
+            return
+        elif self.deaf or self.transport.is_closing():
+            self.transport.abort()
+        elif self._idle():
+            if self.in_head:
+                self._refuse(RequestTimeout("The request's headers did not arrive in time."))
+            else:
+                self._close()
+        # Else the client is late with a further request while an earlier one is being answered: its turn comes.
+
+    def _idle(self) -> bool:
+        """True when nothing is being answered."""
+        return self.cycle is None or self.cycle.response_complete
+
+    # --- the parser's callbacks ---
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.in_head = True
+        self.head_size = self.chunk_size
+        self.due = self.loop.time() + self.limits.header_seconds
+
+    def on_headers_complete(self) -> None:
+        limits = self.limits
+        if len(self.url) > limits.max_target_bytes:
+            self._reject(UriTooLong())
+        if len(self.headers) > limits.max_headers or (
+            self.head_size > limits.max_header_bytes and self._exact_head_size() > limits.max_header_bytes
+        ):
+            self._reject(HeadersTooLarge())
+        super().on_headers_complete()
+        self.in_head = False
+        self.due = None
+        if self.parser.should_upgrade():
+            self.deaf = True
+            self.cycle.keep_alive = False
+
+    def on_body(self, body: bytes) -> None:
+        if self.cycle.response_complete:
+            self._discard(len(body))
+            return
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if self.cycle.response_complete:
+            # The rest of a refused body is there; the connection is in step again.
+            self.cycle.more_body = False
+            self.discarded = 0
+            self.due = self.loop.time() + self.timeout_keep_alive
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.cycle.more_body and self.cycle.response_complete and not self.transport.is_closing():
+            if self.expect_100_continue:
+                # The client may or may not send the body now; only a new connection is surely in step.
+                self._close()
+            else:
+                self.due = self.loop.time() + self.limits.linger_seconds
+
+    # --- refusing ---
+
+    def send_400_response(self, msg: str) -> None:
+        """What uvicorn calls when the parser gives up, also because a callback rejected the request."""
+        refusal, self.refusal = self.refusal, None
+        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
+            # Earlier requests are still being answered; an answer to this one would be taken for theirs.
+            self.deaf = True
+            self.cycle.keep_alive = False
+        else:
+            self._refuse(refusal or MalformedRequest("The request is not valid HTTP/1.1."))
+
+    def _reject(self, error: OrgsteadError) -> None:
+        """End parsing from within a callback; ``send_400_response`` then answers with ``error``."""
+        self.refusal = error
+        raise ValueError(error.code)
+
+    def _refuse(self, error: OrgsteadError) -> None:
+        """Answer without an application, and end the connection once the client has had time to read it.
+
+        Closing with unread input would reset the connection, and the client might never see why (RFC 9112 §9.6).
+        """
+        if self.transport.is_closing():
+            return
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            self._write(error)
+        self.in_head = False
+        self.deaf = True
+        self.due = self.loop.time() + self.limits.linger_seconds
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+
+    def _write(self, error: OrgsteadError) -> None:
+        request_id = new_request_id()
+        status, headers, body = render(error, request_id)
+        lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode("ascii"))]
+        lines += [name + b": " + value for name, value in (*self.server_state.default_headers, *headers)]
+        lines += [b"x-request-id: " + request_id.encode("ascii"), b"x-content-type-options: nosniff"]
+        lines += [b"cache-control: no-store", b"connection: close", b"", body]
+        self.transport.write(b"\r\n".join(lines))
+
+    def _discard(self, size: int) -> None:
+        self.discarded += size
+        if self.discarded > self.limits.max_discarded_bytes:
+            self.transport.abort()
+
+    def _close(self) -> None:
+        self.due = self.loop.time() + self.limits.linger_seconds
+        self.transport.close()
+
+    def _exact_head_size(self) -> int:
+        return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
+
+
+def limited(options: ConnectionOptions) -> type[LimitedProtocol]:
+    """A protocol class with these limits, as uvicorn's ``Config(http=...)`` takes it."""
+    return type("LimitedProtocol", (LimitedProtocol,), {"limits": options})

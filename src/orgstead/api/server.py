@@ -1,0 +1,167 @@
+"""The server: public and management port in one process and one event loop, stopped gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import signal
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple, TypeVar
+
+import uvicorn
+import uvloop
+
+from orgstead.api.http_protocol import ConnectionOptions, LimitedProtocol, limited
+from orgstead.api.limits import Application
+from orgstead.api.listening import Address, bind
+
+T = TypeVar("T")
+
+_DESCRIPTORS_FOR_THE_REST = 128
+"""File descriptors that are kept for everything that is not a client: databases, logs, libraries."""
+
+
+class Bound(NamedTuple):
+    """The ports that were taken, as ``ready`` is told them."""
+
+    public: int
+    management: int
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """Times in seconds. ``sweep_seconds`` is how often late connections are looked for."""
+
+    public: Address
+    management: Address
+    connections: ConnectionOptions = field(default_factory=ConnectionOptions)
+    keep_alive_seconds: float = 65.0
+    shutdown_seconds: float = 10.0
+    sweep_seconds: float = 1.0
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """Run ``main`` on uvloop until it ends."""
+    return uvloop.run(main)
+
+
+async def serve(
+    public_app: Application,
+    management_app: Application,
+    options: ServerOptions,
+    *,
+    ready: Callable[[Bound], object],
+) -> None:
+    """Serve both applications until SIGTERM or SIGINT; return when everything has been answered.
+
+    ``ready`` is called once both ports accept connections. A signal ends accepting; running requests get
+    ``shutdown_seconds``, after which they are cancelled. The management port stays up meanwhile. A second SIGINT cuts
+    everything at once. Raises ConfigurationError when a port cannot be had, before anything has started.
+    """
+    with contextlib.ExitStack() as sockets:
+        public_socket = sockets.enter_context(bind(options.public))
+        management_socket = sockets.enter_context(bind(options.management))
+        connections = _within_descriptors(options.connections)
+        public = _Server(_configured(public_app, options, connections), options.sweep_seconds)
+        management = _Server(_configured(management_app, options, connections), options.sweep_seconds)
+        with _stopped_by_signals(public, management):
+            serving = [
+                asyncio.ensure_future(server.serve(sockets=[bound]))
+                for server, bound in ((public, public_socket), (management, management_socket))
+            ]
+            try:
+                await asyncio.gather(public.accepting.wait(), management.accepting.wait())
+                ready(Bound(public_socket.getsockname()[1], management_socket.getsockname()[1]))
+                await serving[0]
+            finally:
+                public.should_exit = management.should_exit = True
+                await asyncio.gather(*serving)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server without its own signal handling, with the sweep, and with an event for "accepting"."""
+
+    def __init__(self, config: uvicorn.Config, sweep_seconds: float) -> None:
+        super().__init__(config)
+        self.accepting = asyncio.Event()
+        self._sweep_seconds = sweep_seconds
+        self._swept = 0.0
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Two servers share the process's signals; ``serve`` handles them for both."""
+        yield
+
+    async def startup(self, sockets: Any = None) -> None:
+        await super().startup(sockets)
+        self.accepting.set()
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second, by uvicorn."""
+        now = asyncio.get_running_loop().time()
+        if now - self._swept >= self._sweep_seconds:
+            self._swept = now
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, LimitedProtocol):
+                    connection.sweep(now)
+        return await super().on_tick(counter)
+
+    def stop(self) -> None:
+        """End accepting; what runs may finish."""
+        self.should_exit = True
+
+    def force(self) -> None:
+        """End everything now."""
+        self.should_exit = self.force_exit = True
+
+
+def _configured(app: Application, options: ServerOptions, connections: ConnectionOptions) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=limited(connections),
+        ws="none",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        # A line from uvicorn for each broken request would let clients fill the log.
+        log_level="error",
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_keep_alive=options.keep_alive_seconds,  # type: ignore[arg-type]
+        timeout_graceful_shutdown=options.shutdown_seconds,  # type: ignore[arg-type]
+    )
+
+
+@contextlib.contextmanager
+def _stopped_by_signals(public: _Server, management: _Server) -> Iterator[None]:
+    """The first SIGTERM or SIGINT stops the public server, whose end stops the other; a second SIGINT forces both."""
+    loop = asyncio.get_running_loop()
+
+    def interrupted() -> None:
+        if public.should_exit:
+            public.force()
+            management.force()
+        public.stop()
+
+    loop.add_signal_handler(signal.SIGTERM, public.stop)
+    loop.add_signal_handler(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        loop.remove_signal_handler(signal.SIGINT)
+
+
+def _within_descriptors(options: ConnectionOptions) -> ConnectionOptions:
+    """As many connections as asked for, and as many as the process may have open; raises its soft limit if it must."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = options.max_connections + _DESCRIPTORS_FOR_THE_REST
+    if soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft >= wanted:
+        return options
+    return replace(options, max_connections=max(1, soft - _DESCRIPTORS_FOR_THE_REST))
