@@ -151,7 +151,7 @@ class Tokens:
 
     def _verify(self, token: str) -> _Verified:
         """Everything about a token but the clock."""
-        if len(token) > MAX_TOKEN_LENGTH or not token.isascii():
+        if len(token) > MAX_TOKEN_LENGTH:
             raise InvalidToken
         header, _, rest = token.partition(".")
         payload, _, signature = rest.partition(".")
