@@ -33,7 +33,7 @@ check: $(INSTALLED)  ## lint, format, types, security and the project's own rule
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy --strict
-	$(PY) -m bandit --quiet --recursive src
+	$(PY) -m bandit --quiet --configfile pyproject.toml --recursive src
 	$(PY) -m pytest --quiet tests/test_project.py tests/test_project_rules.py
 
 format: $(INSTALLED)  ## format the code and mend what the linter can mend
