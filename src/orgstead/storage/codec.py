@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
-from functools import cache, lru_cache
+from functools import cache, cached_property, lru_cache
 from operator import attrgetter
 from types import NoneType, UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -86,16 +86,32 @@ class TableCodec(Generic[Row]):
             fill(row, value if decode is None or value is None else decode(value))
         return row
 
+    @cached_property
+    def recall(self) -> Callable[[tuple[Any, ...]], Row]:
+        """``decode`` for a table that is read again and again: equal values give the same row, made once.
+
+        Never stale, because the values just read are the memory's key. Raises ``TypeError`` for a table with JSON,
+        whose dictionaries could be changed by whoever got the row.
+        """
+        if any(column.kind is Kind.JSON for column in self.columns):
+            raise TypeError(f"Rows of {self._model.__name__} can be changed, so they cannot be shared.")
+        return lru_cache(maxsize=4096)(self.decode)
+
     def comparable(self, column: str, value: Any) -> Plain:
         """The plain value that ``column`` is compared with; None for None. Raises ``ValueError`` for a wrong column."""
-        found = self.by_name.get(column)
-        if found is None or found.kind is Kind.JSON:
-            raise ValueError(f"{self._model.__name__} has no column {column} that can be compared.")
+        found = self.column(column)
         return None if value is None else found.encode(value)
+
+    def column(self, name: str) -> Column:
+        """The column ``name``, which values can be compared, sorted and grouped by; else ``ValueError``."""
+        found = self.by_name.get(name)
+        if found is None or found.kind is Kind.JSON:
+            raise ValueError(f"{self._model.__name__} has no column {name} that can be compared.")
+        return found
 
     def integer(self, column: str, value: int) -> int:
         """``value`` as a difference or bound of an integer column. Raises ``ValueError`` for a wrong column."""
-        if column not in self.by_name or self.by_name[column].kind is not Kind.INTEGER:
+        if self.column(column).kind is not Kind.INTEGER:
             raise ValueError(f"{self._model.__name__} has no integer column {column}.")
         return _integer(value)
 
@@ -215,11 +231,9 @@ def _milliseconds(value: Any) -> int:
         raise InvalidValue("The value must be a time.")
     if value.tzinfo is not UTC and value.utcoffset() != timedelta(0):
         raise InvalidValue("A time must be in UTC.")
-    since = value - _EPOCH
-    milliseconds, rest = divmod(since.microseconds, 1000)
-    if rest:
+    if value.microsecond % 1000:
         raise InvalidValue("A time must be in whole milliseconds.")
-    return since.days * 86_400_000 + since.seconds * 1000 + milliseconds
+    return round(value.timestamp() * 1000)  # a float's error stays below 0.04 ms up to the year 9999
 
 
 @lru_cache(maxsize=8192)

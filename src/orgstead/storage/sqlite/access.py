@@ -43,8 +43,8 @@ def access(connection: sqlite3.Connection, org_id: str, user_id: str, session_id
     # The first column of each part belongs to its key, so it is None only where there is no row.
     return Access(
         _organization.decode(row[:_P]) if row[0] is not None else None,
-        _placement.decode(row[_P:_M]) if row[_P] is not None else None,
-        _membership.decode(row[_M:_S]) if row[_M] is not None else None,
-        _session.decode(row[_S:_U]) if row[_S] is not None else None,
+        _placement.recall(row[_P:_M]) if row[_P] is not None else None,
+        _membership.recall(row[_M:_S]) if row[_M] is not None else None,
+        _session.recall(row[_S:_U]) if row[_S] is not None else None,
         row[_U],
     )

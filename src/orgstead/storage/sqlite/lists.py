@@ -42,7 +42,7 @@ def page(
     _check_limit(limit)
     sql = tx.statements(table)
     conditions, values = tx.conditions(sql, where)
-    full = [(column.lstrip("-"), column.startswith("-")) for column in total_order(table, order)]
+    full = [(sql.codec.column(column.lstrip("-")).name, column.startswith("-")) for column in total_order(table, order)]
     pinned = {*(where or {}), *([table.scope] if tx.within_organization else [])}
     free = [(column, down) for column, down in full if column not in pinned]
     if after is None:
@@ -153,9 +153,9 @@ def aggregate(
     """``Transaction.aggregate``: the groups in the order of their values; without groups always one row."""
     sql = tx.statements(table)
     conditions, values = tx.conditions(sql, where)
-    groups = [sql.codec.by_name[column] for column in group_by]
+    groups = [sql.codec.column(column) for column in group_by]
     for column in sums:
-        if sql.codec.by_name[column].kind is not Kind.INTEGER:
+        if sql.codec.column(column).kind is not Kind.INTEGER:
             raise ValueError(f"The column {column} of {table.name} has no sum: it is not an integer.")
     measures = ["count(*)", *(f"coalesce(sum({quoted(column)}), 0)" for column in sums)]
     text = f"SELECT {', '.join([*map(quoted, group_by), *measures])} FROM {sql.target}"  # noqa: S608  # declared names
@@ -163,7 +163,8 @@ def aggregate(
     if group_by:
         text += f" GROUP BY {names(group_by)} ORDER BY {names(group_by)}"
     results = []
-    for row in tx.rows(text, values):
+    nothing = [] if group_by else [(0,) * len(measures)]  # also where a space is not there
+    for row in tx.rows(text, values) or nothing:
         result = {
             column.name: value if column.decode is None or value is None else column.decode(value)
             for column, value in zip(groups, row, strict=False)

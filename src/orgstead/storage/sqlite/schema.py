@@ -6,7 +6,7 @@ import sqlite3
 
 from orgstead.errors import ConfigurationError, SchemaTooNew
 from orgstead.kit import Clock, rfc3339
-from orgstead.storage.migrations import MIGRATIONS, SCHEMA_VERSION
+from orgstead.storage import migrations
 from orgstead.storage.sqlite import failures
 from orgstead.storage.sqlite.statements import create_table
 
@@ -37,19 +37,19 @@ def version_of(connection: sqlite3.Connection) -> int:
 def check(connection: sqlite3.Connection) -> None:
     """Raise ``SchemaOutdated`` or ``SchemaTooNew`` unless the file has this version's schema."""
     version = version_of(connection)
-    if version > SCHEMA_VERSION:
+    if version > migrations.SCHEMA_VERSION:
         raise too_new()
-    if version < SCHEMA_VERSION:
+    if version < migrations.SCHEMA_VERSION:
         raise failures.outdated()
 
 
 def migrate(connection: sqlite3.Connection, clock: Clock) -> int:
     """Apply the migrations that are missing, inside the transaction that the caller began."""
     version = version_of(connection)
-    if version > SCHEMA_VERSION:
+    if version > migrations.SCHEMA_VERSION:
         raise too_new()
     connection.execute(_HISTORY)
-    for migration in MIGRATIONS:
+    for migration in migrations.MIGRATIONS:
         if migration.version <= version:
             continue
         for table in migration.creates:
@@ -58,7 +58,7 @@ def migrate(connection: sqlite3.Connection, clock: Clock) -> int:
         connection.execute(
             "INSERT INTO schema_migrations VALUES (?, ?, ?)", (migration.version, migration.title, rfc3339(clock()))
         )
-    return SCHEMA_VERSION
+    return migrations.SCHEMA_VERSION
 
 
 def too_new() -> SchemaTooNew:

@@ -170,12 +170,12 @@ def _exists(connection: sqlite3.Connection, space: Space) -> bool:
 def _refuse_others(connection: sqlite3.Connection, space: Space) -> None:
     """Raise ``SpaceMismatch`` where the tables hold another organization's slots, or this one's under a later epoch."""
     slots = quoted(physical_name(space, tables.slots))
-    foreign = "org_id <> ?" if space.kind is PlacementKind.DEDICATED else "0 AND ?"
-    later = connection.execute(
-        f"SELECT 1 FROM {slots} WHERE {foreign} OR (org_id = ? AND epoch > ?) LIMIT 1",  # noqa: S608  # a quoted name
-        (space.org_id, space.org_id, space.epoch),
-    ).fetchall()
-    if later:
+    later = f"SELECT 1 FROM {slots} WHERE org_id = ? AND epoch > ? LIMIT 1"  # noqa: S608  # a quoted name
+    foreign = f"SELECT 1 FROM {slots} WHERE org_id <> ? LIMIT 1"  # noqa: S608  # a quoted name
+    refused = connection.execute(later, (space.org_id, space.epoch)).fetchall()
+    if space.kind is PlacementKind.DEDICATED:
+        refused = refused or connection.execute(foreign, (space.org_id,)).fetchall()
+    if refused:
         raise SpaceMismatch
 
 
