@@ -412,11 +412,23 @@ def required(requirements: Iterable[str]) -> set[str]:
 
 def undeclared(tree: Iterable[Source], declared: Collection[str]) -> Iterator[str]:
     """Imports of libraries that are only there because another library needs them."""
+    for source, line, package, names in _libraries(tree):
+        if not names & set(declared):
+            yield source.at(line, f"{package} is not among the dependencies in pyproject.toml")
+
+
+def unused(tree: Iterable[Source], declared: Iterable[str]) -> Iterator[str]:
+    """Dependencies that nothing imports."""
+    imported = {name for _, _, _, names in _libraries(tree) for name in names}
+    for name in sorted(set(declared) - imported):
+        yield f"{name} is a dependency that nothing imports: remove it from pyproject.toml"
+
+
+def _libraries(tree: Iterable[Source]) -> Iterator[tuple[Source, int, str, set[str]]]:
+    """Every import of a package that is neither Python's nor ours, and the normalized names of what installs it."""
     distributions = packages_distributions()
     for source in tree:
         for found in source.imports():
             package = found.name.split(".")[0]
-            if package in sys.stdlib_module_names or package == "orgstead":
-                continue
-            if not {name.lower().replace("_", "-") for name in distributions.get(package, [])} & set(declared):
-                yield source.at(found.line, f"{package} is not among the dependencies in pyproject.toml")
+            if package not in sys.stdlib_module_names and package != "orgstead":
+                yield source, found.line, package, required(distributions.get(package, []))

@@ -32,6 +32,9 @@ CATCHES_ALL = {
 }
 """file -> why it may catch every exception."""
 
+LOADED_BY_OTHERS = {"httptools": "uvicorn's parser of HTTP"}
+"""dependency -> who loads it, where no import of ours names it."""
+
 OURS = sources(SRC)
 EVERYTHING = [*OURS, *(source for folder in ("tests", "bench", "docs") for source in sources(PROJECT / folder))]
 
@@ -151,9 +154,11 @@ def test_every_declared_dependency_is_locked() -> None:
     none(development - rules.locked((PROJECT / "requirements-dev.lock").read_text(encoding="utf-8")))
 
 
-def test_every_import_of_a_library_is_declared() -> None:
+def test_dependencies_are_what_is_imported() -> None:
     declared = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
-    none(rules.undeclared(OURS, rules.required(declared["project"]["dependencies"])))
+    runtime = rules.required(declared["project"]["dependencies"])
+    none(rules.undeclared(OURS, runtime))
+    none(rules.unused(OURS, runtime - LOADED_BY_OTHERS.keys()))
 
 
 def test_continuous_integration_can_be_run() -> None:

@@ -335,3 +335,5 @@ def test_requirements_and_imports(tree: Tree) -> None:
     files = tree({"orgstead/api/x.py": "import json, fastapi, orgstead.app\nimport pytest\n"})
     found = list(rules.undeclared(files, {"fastapi"}))
     assert found == ["orgstead/api/x.py:2: pytest is not among the dependencies in pyproject.toml"]
+    found = list(rules.unused(files, {"fastapi", "pytest", "uvicorn"}))
+    assert found == ["uvicorn is a dependency that nothing imports: remove it from pyproject.toml"]
