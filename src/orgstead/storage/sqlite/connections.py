@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -21,38 +24,57 @@ _CACHED_STATEMENTS = 1024
 _WAL_LIMIT = 64 * 1024 * 1024
 
 
-def prepare(location: Location, *, writable: bool) -> None:
-    """Make the folder (0700) and the file (0600) where they are missing and may be made.
+def claim(location: Location) -> WriterLock:
+    """Take the lock of the one writing process; make the folder (0700) and the file (0600) where they are missing.
 
-    Raises ``ConfigurationError`` for a place that cannot hold a database that is used so.
+    Raises ``DatabaseInUse``, or ``ConfigurationError`` for a place that cannot hold a database.
     """
-    if sqlite3.sqlite_version_info < OLDEST:
-        raise ConfigurationError(
-            f"This Python was built with SQLite {sqlite3.sqlite_version}, which is too old.",
-            next=f"use a Python with SQLite {'.'.join(map(str, OLDEST))} or newer",
+    _check(location.path)
+    try:
+        if not location.path.parent.exists():
+            location.path.parent.parent.mkdir(parents=True, exist_ok=True)
+            location.path.parent.mkdir(mode=0o700, exist_ok=True)
+        lock = WriterLock.acquire(location.path)
+    except OSError as error:
+        raise _not_writable(error.errno) from error
+    try:
+        _make(location.path)
+    except BaseException:
+        lock.release()
+        raise
+    return lock
+
+
+def _make(path: Path) -> None:
+    # An existing file is never opened here: to close it would drop the locks that SQLite has on it in this process.
+    try:
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        if not os.access(path, os.R_OK | os.W_OK):
+            raise _not_writable(errno.EACCES) from None
+    except OSError as error:
+        raise _not_writable(error.errno) from error
+
+
+def require(location: Location) -> None:
+    """Raise ``ConfigurationError`` unless there is a file that may be read."""
+    _check(location.path)
+    if not location.path.exists():
+        raise _unusable("There is no database at this path.", "create it with orgstead up, or correct the path")
+    if not os.access(location.path, os.R_OK):
+        raise _unusable(
+            "The database file may not be read.", "give the account that runs orgstead the right to read it"
         )
-    path = location.path
+
+
+def _check(path: Path) -> None:
+    if sqlite3.sqlite_version_info < OLDEST:
+        raise _unusable(
+            f"This Python was built with SQLite {sqlite3.sqlite_version}, which is too old.",
+            f"use a Python with SQLite {'.'.join(map(str, OLDEST))} or newer",
+        )
     if path.is_dir():
         raise _unusable("The path of the database is a folder.", "name a file inside the folder")
-    if not writable:
-        if not path.exists():
-            raise _unusable("There is no database at this path.", "create it with orgstead up, or correct the path")
-        return
-    try:
-        if not path.parent.exists():
-            path.parent.parent.mkdir(parents=True, exist_ok=True)
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-    except OSError as error:
-        raise _not_writable(error) from error
-
-
-def locked(location: Location) -> WriterLock:
-    """The lock of the one writing process. Raises ``DatabaseInUse``, or ``ConfigurationError`` for a bad folder."""
-    try:
-        return WriterLock.acquire(location.path)
-    except OSError as error:
-        raise _not_writable(error) from error
 
 
 def open_writer(location: Location) -> sqlite3.Connection:
@@ -85,7 +107,7 @@ def open_reader(location: Location, *, shared: bool) -> sqlite3.Connection:
 
 
 def _open(path: Path, mode: str, busy_timeout_ms: int) -> sqlite3.Connection:
-    uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+    uri = f"file:{quote(str(path))}?mode={mode}"
     try:
         connection = sqlite3.connect(
             uri, uri=True, isolation_level=None, check_same_thread=False, cached_statements=_CACHED_STATEMENTS
@@ -115,15 +137,26 @@ def _explained(error: sqlite3.Error) -> BaseException:
     return failures.translated(error)
 
 
-def _not_writable(error: OSError) -> ConfigurationError:
+def _not_writable(number: int | None) -> ConfigurationError:
     return _unusable(
-        f"The database file cannot be written: {os.strerror(error.errno or 0)}.",
+        f"The database file cannot be written: {os.strerror(number or 0)}.",
         "give the account that runs orgstead the right to write the file and its folder",
     )
 
 
 def _unusable(detail: str, step: str) -> ConfigurationError:
     return ConfigurationError(detail, next=step)
+
+
+@contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """Let everything that is read inside the block be of one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        if connection.in_transaction:
+            connection.execute("COMMIT")
 
 
 class Readers:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from orgstead.errors import StorageReadOnly
@@ -39,37 +40,38 @@ class SqliteStorage:
 
     def __init__(
         self,
-        place: location.Location,
+        url: str,
         clock: Clock,
         readers: connections.Readers,
         writer: Writer | None,
         lock: WriterLock | None,
     ) -> None:
-        self.url = place.url
-        self._place = place
+        self.url = url
         self._clock = clock
         self._readers = readers
         self._writer = writer
         self._lock = lock
         self._scanners = ThreadPoolExecutor(_SCANNERS, thread_name_prefix="orgstead-scan")
         self._reasons: Counter[str] = Counter()
+        self._closed = False
 
     @classmethod
     def open(cls, url: str, *, writable: bool, clock: Clock) -> SqliteStorage:
         """See ``open_storage``."""
-        place = location.parse(url)
-        connections.prepare(place, writable=writable)
+        named = location.parse(url)
+        place = replace(named, path=named.path.resolve())  # it stays the same file when the process changes its folder
         if not writable:
+            connections.require(place)
             readers = connections.Readers(place, shared=False)
             readers.connection()  # whatever is wrong with the file is said now
-            return cls(place, clock, readers, None, None)
-        lock = connections.locked(place)
+            return cls(named.url, clock, readers, None, None)
+        lock = connections.claim(place)
         try:
             connection = connections.open_writer(place)
         except BaseException:
             lock.release()
             raise
-        return cls(place, clock, connections.Readers(place, shared=True), Writer(connection), lock)
+        return cls(named.url, clock, connections.Readers(place, shared=True), Writer(connection), lock)
 
     # --- schema and life --------------------------------------------------------------------------------------------
 
@@ -85,6 +87,7 @@ class SqliteStorage:
         await loop.run_in_executor(None, self._close)
 
     def _close(self) -> None:
+        self._closed = True
         self._scanners.shutdown(wait=True)
         if self._writer is not None:
             self._writer.stop()
@@ -184,6 +187,8 @@ class SqliteStorage:
 
     def _now(self, job: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``job`` on the calling thread's reading connection."""
+        if self._closed:
+            raise failures.closed()
         try:
             return job(self._readers.connection(), *args, **kwargs)
         except sqlite3.Error as error:
@@ -193,6 +198,8 @@ class SqliteStorage:
         self, job: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         """Run ``job`` on a reading connection of a thread that may take long."""
+        if self._closed:
+            raise failures.closed()
         return await get_running_loop().run_in_executor(self._scanners, lambda: self._now(job, *args, **kwargs))
 
     def _noted(self, scope: Scope) -> None:
@@ -211,9 +218,5 @@ def _snapshot(
     """Run work that only reads on one consistent snapshot."""
     if connection.in_transaction:
         raise ForeignAwait  # work called its own storage again
-    connection.execute("BEGIN")
-    try:
+    with connections.snapshot(connection):
         return drive(SqliteTransaction(connection, scope, writable=False), work, args, kwargs)
-    finally:
-        if connection.in_transaction:
-            connection.execute("COMMIT")

@@ -12,6 +12,7 @@ from typing import Any
 from orgstead.errors import ConfigurationError
 from orgstead.storage.port import Digest, Scope, Table
 from orgstead.storage.sqlite import failures, schema, spaces
+from orgstead.storage.sqlite.connections import snapshot
 from orgstead.storage.sqlite.transaction import SqliteTransaction
 
 _BACKUP_PAGES = 1024
@@ -70,13 +71,10 @@ def backup(connection: sqlite3.Connection, target: str) -> None:
 
 
 def _copy(connection: sqlite3.Connection, partial: Path) -> None:
-    connection.execute("BEGIN")  # one snapshot for all steps: without it, each commit would begin the copy anew
-    try:
+    # One snapshot for all steps: without it, each commit of the writer would begin the copy anew.
+    with snapshot(connection), closing(sqlite3.connect(partial)) as copy:
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        with closing(sqlite3.connect(partial)) as copy:
-            connection.backup(copy, pages=_BACKUP_PAGES, sleep=0)
-    finally:
-        connection.execute("COMMIT")
+        connection.backup(copy, pages=_BACKUP_PAGES, sleep=0)
     with partial.open("rb") as written:
         os.fsync(written.fileno())
 

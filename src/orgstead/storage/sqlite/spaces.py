@@ -13,6 +13,7 @@ from orgstead.model import PlacementKind, Slot, SlotState
 from orgstead.storage import tables
 from orgstead.storage.port import FoundSpace, Space
 from orgstead.storage.sqlite import failures
+from orgstead.storage.sqlite.connections import snapshot
 from orgstead.storage.sqlite.placing import MAX_NAME, physical_name, valid_name
 from orgstead.storage.sqlite.statements import create_table, names, quoted, statements_of
 
@@ -124,29 +125,40 @@ def found(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[
     """``Storage.spaces``: the dedicated ones by name (marks ``d:name``), then the pooled ones (``p:org_id``)."""
     if limit < 1:
         return []
-    spaces: list[tuple[str, FoundSpace]] = []
-    if not after.startswith(_POOLED_MARK):
-        listed = connection.execute(f"SELECT name FROM sqlite_master WHERE {_DEDICATED}")  # noqa: S608  # a constant
-        present = sorted(name.removesuffix(_SLOTS) for (name,) in listed)
-        behind = after.removeprefix(_DEDICATED_MARK)
-        for name in [name for name in present if name > behind][:limit]:
-            kept = connection.execute(
-                f"SELECT DISTINCT org_id, epoch FROM {quoted(name + _SLOTS)} ORDER BY org_id, epoch"  # noqa: S608
-            ).fetchall()
-            org_id = kept[0][0] if kept else None
-            epochs = tuple(epoch for _, epoch in kept)
-            spaces.append((_DEDICATED_MARK + name, FoundSpace(org_id, PlacementKind.DEDICATED, name, epochs)))
-    pooled: dict[str, list[int]] = {}
+    with snapshot(connection):
+        spaces: list[tuple[str, FoundSpace]] = []
+        if not after.startswith(_POOLED_MARK):
+            spaces = _dedicated(connection, after.removeprefix(_DEDICATED_MARK), limit)
+            after = ""
+        return spaces + _pooled(connection, after.removeprefix(_POOLED_MARK), limit - len(spaces))
+
+
+def _dedicated(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, FoundSpace]]:
+    listed = connection.execute(f"SELECT name FROM sqlite_master WHERE {_DEDICATED}")  # noqa: S608  # a constant
+    present = sorted(name.removesuffix(_SLOTS) for (name,) in listed)
+    spaces = []
+    for name in [name for name in present if name > after][:limit]:
+        kept = connection.execute(
+            f"SELECT DISTINCT org_id, epoch FROM {quoted(name + _SLOTS)} ORDER BY org_id, epoch"  # noqa: S608
+        ).fetchall()
+        org_id = kept[0][0] if kept else None
+        epochs = tuple(epoch for _, epoch in kept)
+        spaces.append((_DEDICATED_MARK + name, FoundSpace(org_id, PlacementKind.DEDICATED, name, epochs)))
+    return spaces
+
+
+def _pooled(connection: sqlite3.Connection, after: str, limit: int) -> list[tuple[str, FoundSpace]]:
+    epochs: dict[str, list[int]] = {}
     for org_id, epoch in connection.execute(
         "SELECT DISTINCT org_id, epoch FROM slots WHERE org_id IN"
         " (SELECT DISTINCT org_id FROM slots WHERE org_id > ? ORDER BY org_id LIMIT ?) ORDER BY org_id, epoch",
-        (after.removeprefix(_POOLED_MARK) if after.startswith(_POOLED_MARK) else "", limit - len(spaces)),
+        (after, limit),
     ):
-        pooled.setdefault(org_id, []).append(epoch)
-    for org_id, epochs_kept in pooled.items():
-        kind = PlacementKind.POOLED
-        spaces.append((_POOLED_MARK + org_id, FoundSpace(org_id, kind, None, tuple(epochs_kept))))
-    return spaces
+        epochs.setdefault(org_id, []).append(epoch)
+    return [
+        (_POOLED_MARK + org_id, FoundSpace(org_id, PlacementKind.POOLED, None, tuple(kept)))
+        for org_id, kept in epochs.items()
+    ]
 
 
 def count_dedicated(connection: sqlite3.Connection) -> int:
