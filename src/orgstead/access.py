@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from orgstead.errors import Forbidden, InvalidToken, Suspended
+from orgstead.errors import Forbidden, InvalidToken, NotFound, Suspended
 from orgstead.model import Access, Membership, Organization, OrganizationStatus, Placement, Role, Session
 from orgstead.policy import Permission, allowed
 from orgstead.tokens import Claims
@@ -60,15 +60,26 @@ def authenticate(access: Access, claims: Claims, at: datetime) -> Principal:
     return Principal(organization, placement, membership, session)
 
 
-def authorize(principal: Principal, permission: Permission, statuses: Collection[OrganizationStatus] = ACTIVE) -> None:
+def authorize(
+    principal: Principal,
+    permission: Permission,
+    statuses: Collection[OrganizationStatus] = ACTIVE,
+    *,
+    named: str | None = None,
+) -> None:
     """Raise unless the principal's role has the permission and the organization is in one of the ``statuses``.
 
-    Closed organizations are dead to every credential (``InvalidToken``), except to an owner where ``statuses`` say so:
-    somebody must be able to restore one. Raises ``Suspended``, ``Forbidden``.
+    ``named`` is the organization that the request itself names, if it does. Closed organizations are dead to every
+    credential (``InvalidToken``), except to an owner where ``statuses`` say so: somebody must be able to restore one.
+    Raises, in this order, ``InvalidToken``, ``NotFound`` where ``named`` is not the principal's own, ``Suspended``,
+    ``Forbidden``.
     """
-    status, role = principal.organization.status, principal.membership.role
+    organization, role = principal.organization, principal.membership.role
+    status = organization.status
     if status is OrganizationStatus.CLOSED and (status not in statuses or role is not Role.OWNER):
         raise InvalidToken
+    if named is not None and named != organization.id:
+        raise NotFound
     if status is OrganizationStatus.SUSPENDED and status not in statuses:
         raise Suspended
     if not allowed(role, permission):

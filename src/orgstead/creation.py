@@ -28,7 +28,7 @@ from orgstead.model import (
     Role,
     User,
 )
-from orgstead.organizations import Located
+from orgstead.organizations import Located, checked_metadata
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
 
@@ -91,7 +91,7 @@ def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
         plan=new.plan,
         status=OrganizationStatus.PROVISIONING,
         external_id=new.external_id,
-        metadata=dict(new.metadata),
+        metadata=checked_metadata(new.metadata),
         created_at=at,
         updated_at=at,
     )

@@ -60,7 +60,7 @@ def request_row(
 
 
 async def held(tx: Transaction, row: IdempotentResponse, *, writable: bool = True) -> IdempotentResponse | None:
-    """What is remembered of this request: a complete answer, or a row whose operation has succeeded, or None.
+    """What is remembered of this request: a complete answer, or a row whose effect has happened, or None.
 
     What is of no use any more is removed on the way (where ``writable``). Raises ``IdempotencyKeyReused`` when the key
     came with another request, ``IdempotencyInProgress`` while the first one is worked on.
@@ -79,11 +79,16 @@ async def held(tx: Transaction, row: IdempotentResponse, *, writable: bool = Tru
 
 
 async def _is_alive(tx: Transaction, found: IdempotentResponse, at: datetime) -> bool:
-    """Has the row's operation succeeded? Raises ``IdempotencyInProgress`` while it may still."""
-    if found.operation_id is None or found.subject is None:
+    """Has the row's effect happened? Raises ``IdempotencyInProgress`` while it may still.
+
+    A row with a subject was written with its effect: at once, or as an operation that tells how it stands.
+    """
+    if found.subject is None:
         if found.created_at + ABANDONED > at:
             raise IdempotencyInProgress(retry_after=1)
         return False
+    if found.operation_id is None:
+        return True
     operation = await tx.find(tables.operations, org_id=found.subject, id=found.operation_id)
     if operation is not None and operation.state is OperationState.RUNNING:
         raise IdempotencyInProgress(retry_after=1)
@@ -95,6 +100,7 @@ async def once(
     row: IdempotentResponse,
     answer: Callable[[T], Answer],
     work: Callable[Concatenate[Transaction, P], Awaitable[T]],
+    /,
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> tuple[IdempotentResponse, bool]:

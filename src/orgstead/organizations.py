@@ -7,9 +7,19 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+import orjson
+
 from orgstead import audit, events, lifecycle, names, placements, slugs
 from orgstead.audit import Actor
-from orgstead.errors import MoveUnavailable, NotFound, OperationInProgress, PreconditionFailed, StatusConflict
+from orgstead.errors import (
+    InvalidInput,
+    MoveUnavailable,
+    NotFound,
+    OperationInProgress,
+    PreconditionFailed,
+    Problem,
+    StatusConflict,
+)
 from orgstead.model import Json, Organization, OrganizationStatus, Placement
 from orgstead.storage import tables
 from orgstead.storage.port import Transaction
@@ -20,6 +30,9 @@ if TYPE_CHECKING:
 OPERATOR = "operator"
 OWNER = "owner"
 """Who suspended an organization: an owner may undo only what an owner did."""
+
+MAX_METADATA_BYTES = 16_384
+"""Largest metadata of an organization, as JSON: it is read with every request of the organization."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +69,24 @@ async def located(tx: Transaction, organizations: Sequence[Organization]) -> lis
     return [Located(o, by_id[o.id]) for o in organizations if o.id in by_id]
 
 
-async def of_user(tx: Transaction, user_id: str, *, after: str | None, limit: int) -> list[Located]:
-    """The organizations that a person is a member of, in the order of their ids; those being made or purged not."""
+async def of_user(tx: Transaction, user_id: str, *, after: str | None, limit: int) -> tuple[list[Located], str | None]:
+    """The organizations that a person is a member of, in the order of their ids; those being made or purged not.
+
+    At most ``limit`` of them, and the id after which to go on (None at the end). There may be fewer and still more to
+    come, because what is hidden counts too.
+    """
     memberships = await tx.page(
         tables.memberships,
         {"user_id": user_id},
         order=("org_id",),
         after=None if after is None else (after, user_id),
-        limit=limit,
+        limit=limit + 1,
     )
-    found = await tx.find_many(tables.organizations, [(m.org_id,) for m in memberships])
+    more = len(memberships) > limit
+    found = await tx.find_many(tables.organizations, [(m.org_id,) for m in memberships[:limit]])
     hidden = {OrganizationStatus.PROVISIONING, OrganizationStatus.PURGING}
-    return await located(tx, sorted((o for o in found if o.status not in hidden), key=lambda o: o.id))
+    shown = await located(tx, sorted((o for o in found if o.status not in hidden), key=lambda o: o.id))
+    return shown, memberships[limit - 1].org_id if more else None
 
 
 async def page(
@@ -110,17 +129,30 @@ async def update(
     at: datetime,
     if_version: int | None = None,
 ) -> Organization:
-    """Change the display name (the slug stays, so links keep working) and merge-patch the metadata (RFC 7396)."""
+    """Change the display name (the slug stays, so links keep working) and merge-patch the metadata (RFC 7396).
+
+    Raises ``InvalidName``, ``InvalidInput`` where the metadata becomes too large, and what ``for_change`` raises.
+    """
     organization = await for_change(tx, org_id, if_version, OrganizationStatus.ACTIVE)
     changed = replace(
         organization,
         name=names.checked_name(name) if name is not None else organization.name,
-        metadata=merged(organization.metadata, metadata) if metadata is not None else organization.metadata,
+        metadata=(
+            checked_metadata(merged(organization.metadata, metadata)) if metadata is not None else organization.metadata
+        ),
         updated_at=at,
     )
     if changed == replace(organization, updated_at=at):
         return organization
     return await _store(tx, changed, "organization.updated", actor, at, {"name": changed.name})
+
+
+def checked_metadata(metadata: Mapping[str, Json]) -> dict[str, Json]:
+    """The metadata, if it is small enough to be read with every request. Raises ``InvalidInput``."""
+    if len(orjson.dumps(metadata)) > MAX_METADATA_BYTES:
+        detail = f"The metadata would take more than {MAX_METADATA_BYTES} bytes as JSON."
+        raise InvalidInput(problems=[Problem("/metadata", "metadata.too_large", detail)])
+    return dict(metadata)
 
 
 def merged(target: Mapping[str, Json], patch: Mapping[str, Json]) -> dict[str, Json]:

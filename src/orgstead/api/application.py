@@ -1,0 +1,69 @@
+"""The HTTP application: every route, with the layer around them that holds for all."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from fastapi import FastAPI
+from starlette.routing import BaseRoute
+
+from orgstead import __version__
+from orgstead.api import auth, docs_page, faults, me, operations, org_routes, organizations
+from orgstead.api.access_log import AccessLog
+from orgstead.api.errors import render
+from orgstead.api.heads import Heads
+from orgstead.api.limits import Application, BodyOptions
+from orgstead.api.metrics import RequestMetrics
+from orgstead.api.openapi import document
+from orgstead.api.outer import Outer, OuterOptions
+from orgstead.app import App
+from orgstead.settings import Settings
+
+ROUTERS = (organizations.router, auth.router, me.router, operations.router, org_routes.router)
+
+
+def routed() -> FastAPI:
+    """The routes without an App to serve them: what documentation and tests of the routes need."""
+    api = FastAPI(
+        title="orgstead",
+        version=__version__,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    for router in ROUTERS:
+        api.router.routes.extend(router.routes)
+    docs_page.install(api)
+    faults.install(api)
+    return api
+
+
+def routes() -> list[BaseRoute]:
+    """Every route of the application."""
+    return list(routed().routes)
+
+
+def openapi() -> dict[str, object]:
+    """The OpenAPI document."""
+    return document(routed())
+
+
+def build(app: App, *, access_log: AccessLog | None = None, metrics: RequestMetrics | None = None) -> Application:
+    """The whole application over ``app``, as ASGI. It neither starts nor stops anything: background work is the
+    server's to run (``worker.run``), and tests need none."""
+    api = routed()
+    api.state.orgstead = app
+    api.state.in_flight = set()
+    return Outer(Heads(api), _options(app.settings), render=render, access_log=access_log, metrics=metrics)
+
+
+def _options(settings: Settings) -> OuterOptions:
+    return OuterOptions(
+        allowed_hosts=settings.hosts,
+        trusted_proxies=[ip_network(network) for network in settings.trusted_proxies],
+        https=settings.base_url.startswith("https://"),
+        deadline_seconds=settings.http.deadline_seconds,
+        body=BodyOptions(max_bytes=settings.http.max_body_bytes, idle_seconds=settings.http.body_timeout_seconds),
+    )

@@ -1,0 +1,176 @@
+"""Who is calling: the guards of the routes, and what a guard hands out. Nothing else in a request reaches storage."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, cast
+
+from fastapi import Depends
+from starlette.requests import Request
+
+from orgstead.access import ACTIVE, Principal, authenticate, authorize
+from orgstead.api.preconditions import version_if_matched
+from orgstead.app import App
+from orgstead.audit import Actor
+from orgstead.errors import InvalidToken, Unauthenticated
+from orgstead.model import OrganizationStatus, User
+from orgstead.policy import Permission
+from orgstead.storage import tables
+from orgstead.storage.port import OrgScope, SystemScope, Transaction
+
+T = TypeVar("T")
+P = ParamSpec("P")
+F = TypeVar("F", bound=Callable[..., Any])
+Guard = Callable[[Request], Awaitable["Caller"]]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A credential that the store has confirmed, for one request. Its transactions see its own organization only."""
+
+    app: App
+    principal: Principal
+    request: Request
+
+    @property
+    def org_id(self) -> str:
+        return self.principal.organization.id
+
+    @property
+    def actor(self) -> Actor:
+        """The caller as audit entries name them."""
+        return actor_of(self.request, self.principal.user_id)
+
+    @property
+    def if_match(self) -> int | None:
+        """The version that the organization must still have, or None. Raises ``PreconditionFailed``."""
+        fields = values_of(self.request, b"if-match")
+        return version_if_matched(fields, self.principal.organization, self.principal.placement)
+
+    async def run(
+        self,
+        work: Callable[Concatenate[Transaction, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """One transaction in the caller's organization, committed when this returns."""
+        return await self.app.storage.run(OrgScope(self.org_id), work, *args, **kwargs)
+
+    async def read(
+        self,
+        work: Callable[Concatenate[Transaction, P], Awaitable[T]],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
+        """One snapshot of the caller's organization."""
+        return await self.app.storage.read(OrgScope(self.org_id), work, *args, **kwargs)
+
+    async def account(self) -> User:
+        """The caller's own account."""
+        return await self.app.storage.read(_ACCOUNT, _user, self.principal.user_id)
+
+
+_ACCOUNT = SystemScope("read own account")
+
+
+async def _user(tx: Transaction, user_id: str) -> User:
+    return await tx.get(tables.users, user_id)
+
+
+# --- guards ---------------------------------------------------------------------------------------------------------
+
+
+def guard(dependency: F) -> F:
+    """Mark a dependency as one that lets a request pass or refuses it; every route has one, or is ``public``."""
+    vars(dependency)["__guard__"] = True
+    return dependency
+
+
+def public(reason: str) -> Callable[[F], F]:
+    """Mark an endpoint that needs no credential, and say why it needs none."""
+
+    def marked(endpoint: F) -> F:
+        vars(endpoint)["__public__"] = reason
+        return endpoint
+
+    return marked
+
+
+def can(permission: Permission, statuses: Collection[OrganizationStatus] = ACTIVE) -> Guard:
+    """The guard of routes that ask for ``permission`` in an organization of one of the ``statuses``.
+
+    It reads who the caller is from the store on each request. An ``organization_id`` in the path must be the caller's
+    own: any other is answered as one that does not exist.
+    """
+
+    @guard
+    async def allowed(request: Request) -> Caller:
+        return await authenticated(request, permission, statuses)
+
+    return allowed
+
+
+async def authenticated(request: Request, permission: Permission, statuses: Collection[OrganizationStatus]) -> Caller:
+    """The caller, if the access token is valid and allows this. Raises what ``access`` raises."""
+    app = app_of(request)
+    claims = app.tokens.verify_access(bearer_token(request))
+    found = await app.storage.access(claims.org_id, claims.user_id, claims.session_id)
+    principal = authenticate(found, claims, app.clock())
+    authorize(principal, permission, statuses, named=request.scope["path_params"].get("organization_id"))
+    return Caller(app, principal, request)
+
+
+EVERY_STATUS = frozenset({OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED, OrganizationStatus.CLOSED})
+NOT_CLOSED = frozenset({OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED})
+
+CanReadOrganization = Annotated[Caller, Depends(can(Permission.READ_ORGANIZATION))]
+CanManageOrganization = Annotated[Caller, Depends(can(Permission.UPDATE_ORGANIZATION))]
+CanRenameOrganization = Annotated[Caller, Depends(can(Permission.RENAME_ORGANIZATION))]
+CanDeleteOrganization = Annotated[Caller, Depends(can(Permission.DELETE_ORGANIZATION))]
+CanRestoreOrganization = Annotated[Caller, Depends(can(Permission.RESTORE_ORGANIZATION, EVERY_STATUS))]
+CanSuspendOrganization = Annotated[Caller, Depends(can(Permission.SUSPEND_ORGANIZATION))]
+CanReactivateOrganization = Annotated[Caller, Depends(can(Permission.REACTIVATE_ORGANIZATION, NOT_CLOSED))]
+CanChangePlan = Annotated[Caller, Depends(can(Permission.CHANGE_PLAN))]
+CanReadOperations = Annotated[Caller, Depends(can(Permission.READ_OPERATIONS))]
+CanUseOwnAccount = Annotated[Caller, Depends(can(Permission.USE_OWN_ACCOUNT))]
+CanLogOut = Annotated[Caller, Depends(can(Permission.USE_OWN_ACCOUNT, NOT_CLOSED))]
+
+
+# --- what a request says --------------------------------------------------------------------------------------------
+
+
+def app_of(request: Request) -> App:
+    """The App that serves this request."""
+    return cast(App, request.scope["app"].state.orgstead)
+
+
+def actor_of(request: Request, user_id: str) -> Actor:
+    """``user_id`` with the request that they act by."""
+    return Actor(user_id, request.scope["state"]["request_id"], address_of(request))
+
+
+def address_of(request: Request) -> str | None:
+    """The client's network address, as far as the outer layer could tell."""
+    client = request.scope.get("client")
+    return client[0] if client else None
+
+
+def values_of(request: Request, name: bytes) -> list[bytes]:
+    """The values of every field of that (lower-case) name."""
+    headers: Iterable[tuple[bytes, bytes]] = request.scope["headers"]
+    return [value for key, value in headers if key == name]
+
+
+def bearer_token(request: Request) -> str:
+    """The token of the one Authorization header (RFC 6750 §2.1).
+
+    Raises ``Unauthenticated`` without that header, ``InvalidToken`` for anything but one bearer token in it.
+    """
+    values = values_of(request, b"authorization")
+    if not values:
+        raise Unauthenticated
+    scheme, _, token = values[0].partition(b" ")
+    if len(values) > 1 or scheme.lower() != b"bearer" or not token or not token.isascii() or len(token.split()) != 1:
+        raise InvalidToken
+    return token.decode("ascii")

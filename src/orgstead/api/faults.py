@@ -1,0 +1,123 @@
+"""What frameworks raise, said as errors of our own; and where in a request a fault is. No input is ever repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+
+from orgstead.api.errors import Rendered, render
+from orgstead.errors import (
+    InternalError,
+    InvalidInput,
+    MalformedRequest,
+    MethodNotAllowed,
+    NotFound,
+    OrgsteadError,
+    Problem,
+)
+
+_FAULTS: Mapping[str, tuple[str, str]] = {
+    "missing": ("value.missing", "This is required."),
+    "extra_forbidden": ("value.unknown", "There is something here that this request does not know; see /docs."),
+    "string_type": ("value.type", "This must be a text."),
+    "dict_type": ("value.type", "This must be an object."),
+    "model_type": ("value.type", "This must be an object."),
+    "model_attributes_type": ("value.type", "This must be an object."),
+    "value_error": ("value.unacceptable", "This value is not acceptable; leave it out if there is nothing to say."),
+}
+_ANY_FAULT = ("value.unacceptable", "This value is not acceptable.")
+
+
+@contextmanager
+def pointed(pointers: Mapping[type[OrgsteadError], str]) -> Iterator[None]:
+    """Say where in this request the fault is that a use case found, which knows values only."""
+    try:
+        yield
+    except InvalidInput as error:
+        pointer = pointers.get(type(error))
+        if pointer is not None and not error.problems:
+            error.problems = (Problem(pointer, error.code, error.detail),)
+        raise
+
+
+def invalid(errors: Sequence[Any]) -> InvalidInput:
+    """Pydantic's findings as ours: the place, a code, and a text that is always the same for that code."""
+    return InvalidInput(problems=[_problem(error) for error in errors])
+
+
+def _problem(error: Mapping[str, Any]) -> Problem:
+    code, detail = _FAULTS.get(error["type"], _ANY_FAULT)
+    # The first part says "body" or "query". The name of an unknown member is the client's: its parent is pointed at.
+    place = error["loc"][1:-1] if error["type"] == "extra_forbidden" else error["loc"][1:]
+    return Problem("".join(f"/{_escaped(part)}" for part in place), code, detail)
+
+
+def _escaped(part: object) -> str:
+    """A reference token of a JSON pointer (RFC 6901)."""
+    return str(part).replace("~", "~0").replace("/", "~1")
+
+
+async def said_once(request: Request) -> None:
+    """Refuse a query that gives a parameter twice: which one counts would be a guess. Raises ``InvalidInput``."""
+    names = [name for name, _ in request.query_params.multi_items()]
+    if len(names) != len(set(names)):
+        raise InvalidInput(problems=[Problem("", "query.repeated", "A query parameter is given more than once.")])
+
+
+def allowed_methods(api: FastAPI, path: str) -> set[str]:
+    """Every method that some route has for the path: a router reports those of the first route only."""
+    methods: set[str] = set()
+    for route in api.routes:
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+            if method in (getattr(route, "methods", None) or ()):
+                match, _ = route.matches({"type": "http", "method": method, "path": path, "root_path": ""})
+                if match is Match.FULL:
+                    methods.add(method)
+    return methods | {"HEAD"} if "GET" in methods else methods
+
+
+def install(api: FastAPI) -> None:
+    """Answer every failure below this application with a problem document."""
+
+    async def ours(request: Request, error: Exception) -> Response:
+        assert isinstance(error, OrgsteadError)
+        return _response(render(error, _request_id(request)))
+
+    async def invalid_request(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return _response(render(invalid(error.errors()), _request_id(request)))
+
+    async def from_framework(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        if error.status_code == 405:
+            allow = allowed_methods(api, request.scope["path"])
+            return _response(render(MethodNotAllowed(), _request_id(request), allow=allow))
+        return _response(render(NotFound() if error.status_code == 404 else MalformedRequest(), _request_id(request)))
+
+    async def unforeseen(request: Request, error: Exception) -> Response:
+        # The framework raises it again once this is sent, and the outer layer logs it.
+        return _response(render(InternalError(), _request_id(request)))
+
+    api.add_exception_handler(OrgsteadError, ours)
+    api.add_exception_handler(RequestValidationError, invalid_request)
+    api.add_exception_handler(HTTPException, from_framework)
+    api.add_exception_handler(Exception, unforeseen)
+
+
+def _request_id(request: Request) -> str:
+    request_id: str = request.scope["state"]["request_id"]
+    return request_id
+
+
+def _response(rendered: Rendered) -> Response:
+    response = Response(rendered.body, rendered.status)
+    response.raw_headers = rendered.headers
+    return response

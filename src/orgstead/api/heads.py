@@ -1,0 +1,30 @@
+"""HEAD: the headers of a GET, without its body (RFC 9110 §9.3.2), for every route that has GET."""
+
+from __future__ import annotations
+
+from orgstead.api.limits import Application, Message, Receive, Scope, Send
+
+
+class Heads:
+    """Hands HEAD to the routes as GET and drops the body of the answer."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        if scope["type"] != "http" or scope["method"] != "HEAD":
+            await self._app(scope, receive, send)
+            return
+
+        async def without_body(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                message = {**message, "body": b""}
+            await send(message)
+
+        as_get = {**scope, "method": "GET"}
+        try:
+            await self._app(as_get, receive, without_body)
+        finally:
+            # The route that took the request, for log and metrics.
+            scope["route"] = as_get.get("route")

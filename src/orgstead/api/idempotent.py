@@ -1,0 +1,187 @@
+"""The Idempotency-Key header: every POST answers through one of the three functions here.
+
+``once`` is for an effect of one transaction, ``journalled`` for one of several (creating, renaming), ``sealed`` for an
+answer that carries a secret, which is stored encrypted. Without the header they only do the work.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Concatenate, ParamSpec, TypeVar
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from orgstead import idempotency
+from orgstead.api.caller import Caller, app_of, values_of
+from orgstead.api.responses import Empty, Json, encoded
+from orgstead.app import App
+from orgstead.errors import (
+    AlreadyExists,
+    Conflict,
+    IdempotencyInProgress,
+    InvalidIdempotencyKey,
+    OrgsteadError,
+)
+from orgstead.failpoints import failpoint
+from orgstead.idempotency import Answer
+from orgstead.model import IdempotentResponse
+from orgstead.storage import tables
+from orgstead.storage.port import OrgScope, SystemScope, Transaction
+
+T = TypeVar("T")
+P = ParamSpec("P")
+
+SCOPE = SystemScope("idempotency")
+
+
+@dataclass(frozen=True, slots=True)
+class Who:
+    """Whose key it is: keys of different principals and organizations never meet."""
+
+    org_id: str
+    principal: str
+
+
+ANONYMOUS = Who("", "anonymous")
+
+
+def who(caller: Caller | None) -> Who:
+    return Who(caller.org_id, caller.principal.user_id) if caller else ANONYMOUS
+
+
+async def once(
+    caller: Caller,
+    answer: Callable[[T], Answer],
+    work: Callable[Concatenate[Transaction, P], Awaitable[T]],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> Response:
+    """Run ``work`` in the caller's organization and answer with what ``answer`` makes of its result."""
+    row = await _row(caller.request, who(caller), secret=False)
+    if row is None:
+        return _shown(answer(await caller.run(work, *args, **kwargs)))
+    with _in_flight(caller.request, row):
+        done, replayed = await caller.app.storage.run(
+            OrgScope(caller.org_id), idempotency.once, row, answer, work, *args, **kwargs
+        )
+    return _shown(_stored(done), replayed=replayed)
+
+
+async def journalled(
+    request: Request,
+    who: Who,
+    work: Callable[[IdempotentResponse | None], Awaitable[Answer]],
+    again: Callable[[str], Awaitable[Answer]],
+) -> Response:
+    """Do ``work``, which writes the row that it is given in its first transaction.
+
+    ``again`` answers for a request whose effect is there but whose answer was lost: it shows the organization whose
+    id it is given as it is now.
+    """
+    app = app_of(request)
+    row = await _row(request, who, secret=False)
+    if row is None:
+        return _shown(await work(None))
+    with _in_flight(request, row):
+        if found := await app.run(SCOPE, idempotency.held, row):
+            return await _replay(app, found, again)
+        try:
+            answer = await work(row)
+        except Conflict:
+            # What is in the way may be the effect of this very request, sent before: then its answer is due.
+            if found := await app.run(SCOPE, idempotency.held, row):
+                return await _replay(app, found, again)
+            raise
+        await failpoint("idempotency.after_effect")
+        await app.run(SCOPE, idempotency.complete, row, answer)
+    return _shown(answer)
+
+
+async def _replay(app: App, found: IdempotentResponse, again: Callable[[str], Awaitable[Answer]]) -> Response:
+    if found.status or found.subject is None:
+        return _shown(_stored(found), replayed=True)
+    answer = await again(found.subject)
+    await app.run(SCOPE, idempotency.complete, found, answer)
+    return _shown(answer, replayed=True)
+
+
+async def sealed(request: Request, who: Who, work: Callable[[], Awaitable[Answer]]) -> Response:
+    """Do ``work``, whose answer carries a secret. What fails changes nothing, and leaves the key free."""
+    app = app_of(request)
+    row = await _row(request, who, secret=True)
+    if row is None:
+        return _shown(await work())
+    with _in_flight(request, row):
+        if found := await app.run(SCOPE, idempotency.begin, row):
+            body = app.keys.decrypt(found.body, found.id)
+            if body is None:
+                raise InvalidIdempotencyKey("What was answered to this key can no longer be read; use a new key.")
+            return _shown(replace(_stored(found), body=body), replayed=True)
+        try:
+            answer = await work()
+        except OrgsteadError:
+            await app.run(SCOPE, idempotency.abandon, row)
+            raise
+        await failpoint("idempotency.after_effect")
+        kept = replace(answer, body=app.keys.encrypt(answer.body, row.id))
+        await app.run(SCOPE, idempotency.complete, row, kept)
+    return _shown(answer)
+
+
+async def _row(request: Request, who: Who, *, secret: bool) -> IdempotentResponse | None:
+    """The row of this request, or None without the header. Raises ``InvalidIdempotencyKey``."""
+    values = values_of(request, b"idempotency-key")
+    if not values:
+        return None
+    app = app_of(request)
+    # Keyed, because a body may hold a password, and a plain hash of one could be searched for.
+    digest = hmac.new(app.keys.derived("idempotency"), b"request", "sha256")
+    for part in (request.scope["path"].encode(), request.scope["query_string"], await request.body()):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return idempotency.request_row(
+        org_id=who.org_id,
+        principal=who.principal,
+        route=f"{request.scope['method']} {request.scope['route'].path}",
+        key=values[0].decode("latin-1"),
+        request=digest.digest(),
+        secret=secret,
+        at=app.clock(),
+    )
+
+
+@contextmanager
+def _in_flight(request: Request, row: IdempotentResponse) -> Iterator[None]:
+    """Let one request of a key be worked on at a time. Within a process that is known without asking the database.
+
+    Raises ``IdempotencyInProgress`` for every other one.
+    """
+    working: set[tuple[str, str]] = request.scope["app"].state.in_flight
+    key = (row.org_id, row.id)
+    if key in working:
+        raise IdempotencyInProgress(retry_after=1)
+    working.add(key)
+    try:
+        yield
+    except AlreadyExists as error:
+        if error.constraint == tables.idempotent_responses.key_constraint:
+            raise IdempotencyInProgress(retry_after=1) from None
+        raise
+    finally:
+        working.discard(key)
+
+
+def _stored(row: IdempotentResponse) -> Answer:
+    return Answer(row.status, row.body, row.headers)
+
+
+def _shown(answer: Answer, *, replayed: bool = False) -> Response:
+    headers = encoded(answer.headers)
+    if replayed:
+        headers.append((b"idempotent-replayed", b"true"))
+    if not answer.body:
+        return Empty(answer.status, headers)
+    return Json(answer.body.encode(), answer.status, headers)

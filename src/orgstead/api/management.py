@@ -1,0 +1,71 @@
+"""The management port: is it alive, is it ready, how does it do. Keep it private: it asks for no credential."""
+
+from __future__ import annotations
+
+import asyncio
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.exposition import generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from orgstead.api.metrics import RequestMetrics
+from orgstead.app import App
+from orgstead.errors import OrgsteadError
+from orgstead.storage import tables
+from orgstead.storage.port import SystemScope, Transaction
+
+READY = SystemScope("readiness")
+READY_SECONDS = 2.0
+"""A database that takes longer than this to answer is not ready."""
+
+_log = structlog.get_logger("orgstead.management")
+_FRESH = {"cache-control": "no-store"}
+
+
+def build(app: App, *, metrics: RequestMetrics | None = None) -> Starlette:
+    """``/healthz`` (the process runs), ``/readyz`` (it can serve), ``/metrics`` (Prometheus)."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    if metrics is not None:
+        registry.register(metrics)
+
+    async def healthz(request: Request) -> Response:
+        return JSONResponse({"status": "alive"}, headers=_FRESH)
+
+    async def readyz(request: Request) -> Response:
+        reason = await _unready(app)
+        if reason is None:
+            return JSONResponse({"status": "ready"}, headers=_FRESH)
+        return JSONResponse({"status": "unready", "code": reason}, 503, headers={**_FRESH, "retry-after": "1"})
+
+    async def show_metrics(request: Request) -> Response:
+        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers=_FRESH)
+
+    return Starlette(
+        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show_metrics)],
+    )
+
+
+async def _unready(app: App) -> str | None:
+    """The code of what keeps the service from serving, or None."""
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await app.storage.check()
+            await app.storage.read(READY, _touch)
+    except OrgsteadError as error:
+        _log.warning("unready", code=error.code, detail=error.detail)
+        return error.code
+    except TimeoutError:
+        _log.warning("unready", code="storage.slow")
+        return "storage.slow"
+    return None
+
+
+async def _touch(tx: Transaction) -> None:
+    await tx.find(tables.cells, name="")

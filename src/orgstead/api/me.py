@@ -1,0 +1,22 @@
+"""/v1/me: who the caller is."""
+
+from __future__ import annotations
+
+import orjson
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from orgstead.api import schemas, views
+from orgstead.api.caller import CanUseOwnAccount
+from orgstead.api.documented import problems
+from orgstead.api.responses import Json
+
+router = APIRouter(tags=["Account"])
+
+
+@router.get("/v1/me", operation_id="me_get", response_model=schemas.Me, responses=problems(401, 423))
+async def get(caller: CanUseOwnAccount) -> Response:
+    """The caller, and the organization that the access token is for."""
+    principal = caller.principal
+    user = await caller.account()
+    return Json(orjson.dumps(views.me(user, principal.membership, principal.session.id)))

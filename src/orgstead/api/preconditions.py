@@ -1,0 +1,36 @@
+"""Entity tags (RFC 9110 §8.8.3, §13): which state of an organization a client has seen, and whether it still holds."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from orgstead.errors import PreconditionFailed
+from orgstead.model import Organization, Placement
+
+_TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+
+
+def etag(organization: Organization, placement: Placement) -> bytes:
+    """Changes whenever the shown organization does: what is shown is in these two rows, and each has a version."""
+    return b'"%d.%d"' % (organization.version, placement.version)
+
+
+def version_if_matched(fields: Iterable[bytes], organization: Organization, placement: Placement) -> int | None:
+    """The version that a change must find, when If-Match is given; ``fields`` are that header's values.
+
+    Raises ``PreconditionFailed`` where none of the tags is the current one by strong comparison, and so for a weak or
+    a malformed tag too: a condition that cannot be understood must not be taken for true.
+    """
+    text = b",".join(fields).strip()
+    if not text or text == b"*":
+        return None
+    if etag(organization, placement) in (tag.strip() for tag in text.split(b",")):
+        return organization.version
+    raise PreconditionFailed
+
+
+def is_unchanged(fields: Iterable[bytes], current: bytes) -> bool:
+    """Does If-None-Match name the current tag, by weak comparison? Then a read may answer 304."""
+    text = b",".join(fields).strip()
+    return text == b"*" or current in (tag.removeprefix(b"W/") for tag in _TAG.findall(text))

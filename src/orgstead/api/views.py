@@ -1,0 +1,114 @@
+"""What the product's things look like as JSON."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import orjson
+
+from orgstead.api.preconditions import etag
+from orgstead.api.responses import Json
+from orgstead.idempotency import Answer
+from orgstead.kit import rfc3339
+from orgstead.model import Membership, Operation, Organization, Placement, User
+from orgstead.organizations import Located
+from orgstead.sessions import LoginResult
+
+
+def organization(organization: Organization, placement: Placement) -> dict[str, Any]:
+    return {
+        "object": "organization",
+        "id": organization.id,
+        "name": organization.name,
+        "slug": organization.slug,
+        "collection_name": placement.space,
+        "plan": organization.plan,
+        "status": organization.status,
+        "external_id": organization.external_id,
+        "metadata": organization.metadata,
+        "placement": {
+            "cell": placement.cell,
+            "kind": placement.kind,
+            "epoch": placement.epoch,
+            "state": placement.state,
+        },
+        "version": organization.version,
+        "created_at": rfc3339(organization.created_at),
+        "updated_at": rfc3339(organization.updated_at),
+    }
+
+
+def shown(organization_: Organization, placement: Placement) -> Json:
+    """The organization as an answer, with its entity tag."""
+    body = orjson.dumps(organization(organization_, placement))
+    return Json(body, 200, [(b"etag", etag(organization_, placement))])
+
+
+def answer(located: Located, status: int = 200, *, location: bool = False) -> Answer:
+    """The organization as an answer that can be remembered."""
+    body = organization(located.organization, located.placement)
+    headers = tag(located)
+    if location:
+        headers["location"] = f"/v1/organizations/{located.organization.id}"
+    return answered(body, status, headers)
+
+
+def tag(located: Located) -> dict[str, str]:
+    return {"etag": etag(located.organization, located.placement).decode("ascii")}
+
+
+def answered(body: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None) -> Answer:
+    """Any body as an answer that can be remembered."""
+    return Answer(status, orjson.dumps(body).decode(), headers or {})
+
+
+def running(operation_: Operation) -> Answer:
+    """An operation that goes on after the answer."""
+    return answered(operation(operation_), 202, {"location": f"/v1/operations/{operation_.id}"})
+
+
+def operation(operation: Operation) -> dict[str, Any]:
+    return {
+        "object": "operation",
+        "id": operation.id,
+        "organization_id": operation.org_id,
+        "kind": operation.kind,
+        "state": operation.state,
+        "step": operation.step,
+        "progress": operation.progress,
+        "result": operation.result,
+        "error": operation.error,
+        "created_at": rfc3339(operation.created_at),
+        "updated_at": rfc3339(operation.updated_at),
+    }
+
+
+def tokens(granted: LoginResult) -> dict[str, Any]:
+    return {
+        "access_token": granted.access_token,
+        "token_type": "bearer",
+        "expires_in": granted.expires_in,
+        "refresh_token": granted.refresh_token,
+        "organization_id": granted.organization_id,
+    }
+
+
+def admin(user: User) -> dict[str, Any]:
+    return {"id": user.id, "email": user.email}
+
+
+def deletion(org_id: str, status: str, purge_at: datetime) -> Json:
+    return Json(orjson.dumps({"id": org_id, "status": status, "purge_at": rfc3339(purge_at)}))
+
+
+def me(user: User, membership: Membership, session_id: str) -> dict[str, Any]:
+    return {
+        "object": "user",
+        "id": user.id,
+        "email": user.email,
+        "organization_id": membership.org_id,
+        "role": membership.role,
+        "session_id": session_id,
+        "created_at": rfc3339(user.created_at),
+    }
