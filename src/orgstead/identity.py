@@ -45,10 +45,10 @@ def canonical_email(email: str) -> tuple[str, str]:
 
     The key is case-folded in both parts and has the domain in its ASCII form (IDNA), so that one mailbox is one
     account however it is spelled; ``+tags`` are kept, because whether they mean the same mailbox is the server's own
-    business. No DNS is asked. Raises ``InvalidEmail``.
+    business. No DNS is asked, and ``.test`` is a domain like others. Raises ``InvalidEmail``.
     """
     try:
-        parsed = validate_email(email, check_deliverability=False, globally_deliverable=False)
+        parsed = validate_email(email, check_deliverability=False, test_environment=True, strict=True)
     except EmailNotValidError:
         raise InvalidEmail from None
     if "." not in parsed.ascii_domain:
