@@ -1,0 +1,128 @@
+"""``access``: the one hot read. Each part or None, never cached, always the latest commit."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orgstead.model import Access, OrganizationStatus, Role
+from orgstead.storage.port import OrgScope, Storage, Transaction
+from orgstead.storage.tables import memberships, organizations, placements, sessions, users
+from tests.contract.work import SYSTEM, do
+from tests.rows import key_of, org_id, sample
+
+
+class Caller:
+    """A person, logged in to an organization."""
+
+    def __init__(self) -> None:
+        org = org_id()
+        self.user = sample(users, epoch=7)
+        self.organization = sample(organizations, org, status=OrganizationStatus.ACTIVE)
+        self.placement = sample(placements, org)
+        self.membership = sample(memberships, org, user_id=self.user.id, role=Role.OWNER)
+        self.session = sample(sessions, org, user_id=self.user.id)
+        self.key = (org, self.user.id, self.session.id)
+        self.rows: dict[str, tuple[Any, Any]] = {
+            "organization": (organizations, self.organization),
+            "placement": (placements, self.placement),
+            "membership": (memberships, self.membership),
+            "session": (sessions, self.session),
+            "user_epoch": (users, self.user),
+        }
+
+    @property
+    def access(self) -> Access:
+        return Access(self.organization, self.placement, self.membership, self.session, self.user.epoch)
+
+    async def enter(self, tx: Transaction, *, without: str = "") -> None:
+        for part, (table, row) in self.rows.items():
+            if part != without:
+                await tx.add(table, row)
+
+
+async def test_access_gives_every_part(storage: Storage) -> None:
+    """Everything a request must know about its caller, as stored."""
+    caller = Caller()
+    await storage.run(SYSTEM, caller.enter)
+    assert await storage.access(*caller.key) == caller.access
+
+
+async def test_access_of_nobody(storage: Storage) -> None:
+    """Anything that does not exist is None, and everything may be."""
+    assert await storage.access("none", "none", "none") == Access(None, None, None, None, None)
+
+
+@pytest.mark.parametrize("part", ["organization", "placement", "membership", "session", "user_epoch"])
+async def test_access_without_one_part(storage: Storage, part: str) -> None:
+    """Each part is there or None by itself, before it comes and after it goes."""
+    caller = Caller()
+    await storage.run(SYSTEM, caller.enter, without=part)
+    lacking = replace(caller.access, **{part: None})
+    assert await storage.access(*caller.key) == lacking
+    table, row = caller.rows[part]
+    await do(storage, SYSTEM, "add", table, row)
+    assert await storage.access(*caller.key) == caller.access
+    await do(storage, SYSTEM, "remove", table, *key_of(table, row))
+    assert await storage.access(*caller.key) == lacking
+
+
+async def test_access_of_another_organization(storage: Storage) -> None:
+    """The twin of promise 4: a caller of ours who names another organization is no member of it."""
+    ours, theirs = Caller(), Caller()
+    for caller in (ours, theirs):
+        await storage.run(SYSTEM, caller.enter)
+    crossed = await storage.access(theirs.key[0], ours.user.id, ours.session.id)
+    assert crossed.membership is None
+    assert crossed.organization == theirs.organization
+
+
+async def test_access_sees_the_latest_commit(storage: Storage) -> None:
+    """Never cached: what a commit changed, or a rollback did not, shows in the very next answer."""
+    caller = Caller()
+    await storage.run(SYSTEM, caller.enter)
+    await storage.access(*caller.key)
+    for status in (OrganizationStatus.SUSPENDED, OrganizationStatus.ACTIVE, OrganizationStatus.CLOSED):
+        seen = (await storage.access(*caller.key)).organization
+        assert seen is not None
+        new = await do(storage, OrgScope(caller.key[0]), "replace", organizations, replace(seen, status=status))
+        assert (await storage.access(*caller.key)).organization == new
+
+    async def demote(tx: Transaction) -> None:
+        await tx.replace(memberships, replace(caller.membership, role=Role.VIEWER))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await storage.run(OrgScope(caller.key[0]), demote)
+    assert (await storage.access(*caller.key)).membership == caller.membership
+
+
+async def test_access_is_one_snapshot(storage: Storage) -> None:
+    """One round trip is one moment: parts that are written together are read together."""
+    caller = Caller()
+    await storage.run(SYSTEM, caller.enter)
+    stop = asyncio.Event()
+
+    async def bump(tx: Transaction) -> None:
+        for table, row in (caller.rows["organization"], caller.rows["session"]):
+            await tx.replace(table, await tx.get(table, *key_of(table, row)))
+
+    async def keep_writing() -> None:
+        while not stop.is_set():
+            await storage.run(SYSTEM, bump)
+            await asyncio.sleep(0)
+
+    writer = asyncio.create_task(keep_writing())
+    try:
+        seen = []
+        for _ in range(60):
+            seen.append(await storage.access(*caller.key))
+            await asyncio.sleep(0)
+    finally:
+        stop.set()
+        await writer
+    pairs = [(access.organization, access.session) for access in seen]
+    assert all(one and other and one.version == other.version for one, other in pairs)

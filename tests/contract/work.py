@@ -1,0 +1,81 @@
+"""Scopes and small units of work that the tests of the contract share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from orgstead.model import PlacementKind, Slot, SlotState
+from orgstead.storage.port import Home, OrgScope, Scope, Space, Storage, SystemScope, Table, Transaction
+from orgstead.storage.tables import slots
+from tests.rows import token
+
+SYSTEM = SystemScope("contract suite")
+POOLED, DEDICATED = PlacementKind.POOLED, PlacementKind.DEDICATED
+KINDS = (POOLED, DEDICATED)
+
+
+def places(tables: Iterable[Table[Any]]) -> list[Any]:
+    """Parameters (table, kind): a directory's table once, a space's table in each kind of space."""
+    return [
+        pytest.param(table, kind, id=f"{table.name}-{kind}" if table.home is Home.SPACE else table.name)
+        for table in tables
+        for kind in (KINDS if table.home is Home.SPACE else (POOLED,))
+    ]
+
+
+def space_of(org: str, kind: PlacementKind, epoch: int = 1, name: str | None = None) -> Space:
+    """A space that no other test has, unless ``name`` says which."""
+    return Space(org, kind, (name or space_name()) if kind is DEDICATED else None, epoch)
+
+
+def space_name() -> str:
+    """A physical name as slugs give it: with a hyphen, which engines must quote."""
+    return f"org_{token('t').replace('_', '-')}"
+
+
+async def home(storage: Storage, table: Table[Any], org: str, kind: PlacementKind = POOLED) -> Scope:
+    """The scope in which the organization's rows of the table live; its space is made if it needs one."""
+    if table.home is Home.DIRECTORY:
+        return OrgScope(org)
+    space = space_of(org, kind)
+    await storage.create_space(space)
+    return space
+
+
+async def _call(tx: Transaction, verb: str, table: Table[Any], /, *args: Any, **kwargs: Any) -> Any:
+    return await getattr(tx, verb)(table, *args, **kwargs)
+
+
+async def do(storage: Storage, scope: Scope, verb: str, table: Table[Any], /, *args: Any, **kwargs: Any) -> Any:
+    """One verb as a transaction of its own."""
+    return await storage.run(scope, _call, verb, table, *args, **kwargs)
+
+
+async def look(storage: Storage, scope: Scope, verb: str, table: Table[Any], /, *args: Any, **kwargs: Any) -> Any:
+    """One reading verb on its own snapshot."""
+    return await storage.read(scope, _call, verb, table, *args, **kwargs)
+
+
+async def add_all(tx: Transaction, table: Table[Any], rows: Iterable[Any]) -> None:
+    for row in rows:
+        await tx.add(table, row)
+
+
+async def rows_of(storage: Storage, scope: Scope, table: Table[Any], limit: int = 1000, **where: Any) -> list[Any]:
+    """The rows equal to ``where`` that the scope can see, in the order of their key."""
+    found: list[Any] = await look(storage, scope, "page", table, where, limit=limit)
+    return found
+
+
+async def slots_of(storage: Storage, space: Space) -> dict[tuple[int, int], Slot]:
+    """The space's slots by epoch and number."""
+    return {(slot.epoch, slot.slot): slot for slot in await rows_of(storage, space, slots, org_id=space.org_id)}
+
+
+async def enter(tx: Transaction, space: Space, /, *, slot: int = 0, **deltas: int) -> bool:
+    """The fence: what every write to a space begins with. False when the space is closed or was moved."""
+    key = (space.org_id, space.epoch, slot)
+    return await tx.adjust(slots, *key, deltas=deltas or {"records": 1}, where={"state": SlotState.OPEN})
