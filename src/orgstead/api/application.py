@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from ipaddress import ip_network
+from typing import NamedTuple
 
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from orgstead import __version__
-from orgstead.api import auth, docs_page, faults, me, operations, org_routes, organizations
+from orgstead.api import auth, docs_page, faults, management, me, operations, org_routes, organizations
 from orgstead.api.access_log import AccessLog
 from orgstead.api.errors import render
 from orgstead.api.heads import Heads
@@ -20,6 +22,13 @@ from orgstead.app import App
 from orgstead.settings import Settings
 
 ROUTERS = (organizations.router, auth.router, me.router, operations.router, org_routes.router)
+
+
+class Serving(NamedTuple):
+    """What a server serves: the API on the public port, ``/healthz`` and its like on the private one."""
+
+    public: Application
+    management: Application
 
 
 def routed() -> FastAPI:
@@ -50,13 +59,27 @@ def openapi() -> dict[str, object]:
     return document(routed())
 
 
-def build(app: App, *, access_log: AccessLog | None = None, metrics: RequestMetrics | None = None) -> Application:
+def build(
+    app: App,
+    *,
+    access_log: AccessLog | None = None,
+    metrics: RequestMetrics | None = None,
+    extra: Sequence[BaseRoute] = (),
+) -> Application:
     """The whole application over ``app``, as ASGI. It neither starts nor stops anything: background work is the
-    server's to run (``worker.run``), and tests need none."""
+    server's to run (``worker.run``), and tests need none. ``extra`` are routes beside the product's own, for a bench.
+    """
     api = routed()
+    api.router.routes.extend(extra)
     api.state.orgstead = app
     api.state.in_flight = set()
     return Outer(Heads(api), _options(app.settings), render=render, access_log=access_log, metrics=metrics)
+
+
+def serving(app: App, *, access_log: AccessLog | None = None) -> Serving:
+    """Both applications of a server over ``app``; what the one counts the other shows at ``/metrics``."""
+    metrics = RequestMetrics()
+    return Serving(build(app, access_log=access_log, metrics=metrics), management.build(app, metrics=metrics))
 
 
 def _options(settings: Settings) -> OuterOptions:
