@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
+from orgstead.errors import PlacementMoved
 from orgstead.model import PlacementKind, Slot, SlotState
-from orgstead.storage.port import Home, OrgScope, Scope, Space, Storage, SystemScope, Table, Transaction
-from orgstead.storage.tables import slots
-from tests.rows import token
+from orgstead.storage.port import FoundSpace, Home, OrgScope, Scope, Space, Storage, SystemScope, Table, Transaction
+from orgstead.storage.tables import records, slots
+from tests.rows import sample, token
 
 SYSTEM = SystemScope("contract suite")
 POOLED, DEDICATED = PlacementKind.POOLED, PlacementKind.DEDICATED
@@ -79,3 +80,31 @@ async def enter(tx: Transaction, space: Space, /, *, slot: int = 0, **deltas: in
     """The fence: what every write to a space begins with. False when the space is closed or was moved."""
     key = (space.org_id, space.epoch, slot)
     return await tx.adjust(slots, *key, deltas=deltas or {"records": 1}, where={"state": SlotState.OPEN})
+
+
+async def listed(storage: Storage, org: str, *names: str | None, limit: int = 1000) -> list[FoundSpace]:
+    """What ``spaces`` says of the organization, and of these physical names, read page by page."""
+    found: list[tuple[str, FoundSpace]] = []
+    while page := await storage.spaces(after=found[-1][0] if found else "", limit=limit):
+        assert len(page) <= limit
+        found += page
+    marks = [mark for mark, _ in found]
+    assert len(marks) == len(set(marks))
+    return [space for _, space in found if space.org_id == org or (space.name and space.name in names)]
+
+
+def entry(space: Space, *epochs: int) -> FoundSpace:
+    """How ``spaces`` lists the space, under its own epoch unless others are named."""
+    return FoundSpace(space.org_id, space.kind, space.name, epochs or (space.epoch,))
+
+
+async def store(tx: Transaction, space: Space, count: int = 1) -> None:
+    """A write as the product makes it: the fence first, then the data."""
+    if not await enter(tx, space, records=count, bytes=10 * count):
+        raise PlacementMoved
+    await add_all(tx, records, [sample(records, space.org_id) for _ in range(count)])
+
+
+async def states(storage: Storage, space: Space) -> dict[tuple[int, int], tuple[SlotState, int, int]]:
+    """State, records and bytes of each slot, by epoch and number."""
+    return {key: (slot.state, slot.records, slot.bytes) for key, slot in (await slots_of(storage, space)).items()}
