@@ -208,6 +208,17 @@ async def test_the_present_password_is_asked_for_and_throttled(world: World) -> 
     assert (await change(PASSWORD)).epoch == 2
 
 
+async def test_the_right_present_password_is_not_counted_as_a_guess(world: World) -> None:
+    user = await world.user()
+    acme = await world.organization("acme", user)
+    here = await sessions.login(world.app, user.email, PASSWORD, address=ADDRESS)
+    for _ in range(15):
+        actor = Actor(user.id, address=ADDRESS)
+        await identity.change_account(
+            world.app, user.id, here.session_id, acme.id, actor=actor, current=PASSWORD, password=PASSWORD
+        )
+
+
 @pytest.mark.parametrize("password", ["short", "password", "ada@example.com", "new@example.com", "acme rockets"])
 async def test_an_unacceptable_new_password_changes_nothing(world: World, password: str) -> None:
     user = await world.user()
@@ -249,6 +260,11 @@ async def test_an_address_of_somebody_else_is_refused(world: World) -> None:
     with pytest.raises(UserExists):
         await identity.change_account(
             world.app, user.id, here.session_id, acme.id, actor=Actor(user.id), email=other.email, password=ANOTHER
+        )
+    taken = identity.AccountChange(email=other.email, email_key=other.email_key)
+    with pytest.raises(UserExists):
+        await world.app.storage.run(
+            SCOPE, identity.change, user.id, here.session_id, acme.id, taken, actor=Actor(user.id), at=world.watch()
         )
     assert await sessions.login(world.app, user.email, PASSWORD), "nothing was changed"
 
