@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from orgstead.model import Role
-from orgstead.storage.port import Digest, OrgScope, Scope, Storage, Table
+from orgstead.model import Record, Role
+from orgstead.storage.port import Digest, OrgScope, Scope, Storage, Transaction
 from orgstead.storage.tables import events, memberships, records
-from tests.contract.work import KINDS, SYSTEM, add_all, do, space_of
+from tests.contract.work import KINDS, POOLED, SYSTEM, add_all, do, space_of
 from tests.rows import MORNING, changed, key_of, org_id, sample
 
 ROWS = 12
@@ -56,7 +57,7 @@ async def test_p10_the_way_to_the_rows_does_not_count(storage: Storage) -> None:
     assert await storage.digest(dedicated, records) == await storage.digest(pooled, records)
 
 
-async def _others(tx: Any, id: str) -> list[Any]:
+async def _others(tx: Transaction, id: str) -> list[Any]:
     return [row for row in await tx.page(records, limit=100) if row.id != id]
 
 
@@ -121,8 +122,38 @@ async def test_p10_nothing_has_a_digest(storage: Storage) -> None:
     assert (await storage.digest(pooled, records)).hash != empty.hash
 
 
-FIXED = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
-GOLDEN: list[tuple[Table[Any], list[dict[str, Any]], Digest]] = []
+CANONICAL = [
+    b'["org_digest","notes","1",{"":null,"a":{"b":[1,1.5,true,"\xc3\xa4"]}},7,1770091506789,1770091506789,1]',
+    b'["org_digest","notes","2",{},9007199254740993,-62135596800000,253402300799999,3]',
+]
+
+
+async def test_p10_the_digest_is_the_same_on_every_engine(storage: Storage) -> None:
+    """Promise 10: the sum modulo 2^256 of the SHA-256 of each row's canonical JSON: what to compute by hand."""
+    space = space_of("org_digest", POOLED)
+    await storage.create_space(space)
+    moment = datetime(2026, 2, 3, 4, 5, 6, 789000, tzinfo=UTC)
+    first = Record(
+        org_id=space.org_id,
+        collection="notes",
+        id="1",
+        data={"a": {"b": [1, 1.5, True, "ä"]}, "": None},
+        bytes=7,
+        created_at=moment,
+        updated_at=moment,
+    )
+    second = replace(
+        first,
+        id="2",
+        data={},
+        bytes=2**53 + 1,
+        created_at=datetime(1, 1, 1, tzinfo=UTC),
+        updated_at=datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC),
+        version=3,
+    )
+    await storage.run(space, add_all, records, [first, second])
+    total = sum(int.from_bytes(hashlib.sha256(row).digest(), "big") for row in CANONICAL)
+    assert await storage.digest(space, records) == Digest(2, f"{total % 2**256:064x}")
 
 
 async def test_p10_the_directory_has_digests_too(storage: Storage) -> None:
