@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -25,24 +24,12 @@ from orgstead.settings import Settings
 from orgstead.storage import open_storage, tables
 from orgstead.storage.port import SystemScope, Transaction
 from orgstead.throttles import Throttles
+from tests.use_cases.watch import Watch
 
 SCOPE = SystemScope("test")
 PASSWORD = "correct horse battery staple"
 WRONG = "incorrect horse battery staple"
 ADDRESS = "192.0.2.1"
-
-
-class Watch:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.moment
-
-    def advance(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=seconds)
 
 
 class CountingPasswords(Passwords):

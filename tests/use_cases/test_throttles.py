@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from orgstead.errors import BadCredentials, Overloaded, RateLimited
 from orgstead.throttles import Throttles, network_of
+from tests.use_cases.watch import Watch
 
 pytestmark = pytest.mark.anyio
 
 VICTIM = "victim@example.com"
 HOME = "192.0.2.1"
-
-
-class Watch:
-    def __init__(self) -> None:
-        self.moment = datetime(2026, 11, 23, tzinfo=UTC)
-
-    def __call__(self) -> datetime:
-        return self.moment
-
-    def advance(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=seconds)
 
 
 @pytest.fixture

@@ -3,68 +3,39 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import hmac
 import json
 import secrets
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from joserfc import jwe
-from joserfc.jwk import ECKey, OctKey, OKPKey
+from joserfc.jwk import ECKey, OctKey
 
 from orgstead.base64url import from_base64url, to_base64url
-from orgstead.cursors import Cursors
-from orgstead.errors import ConfigurationError, InvalidCursor, InvalidToken
-from orgstead.keys import Algorithm, Keys, SigningKey, parse_signing_keys
-from orgstead.kit import new_id
-from orgstead.model import Role, Session
+from orgstead.errors import ConfigurationError, InvalidToken
+from orgstead.keys import Algorithm, Keys, SigningKey
+from orgstead.model import Role
 from orgstead.tokens import CLAIMS, Claims, Tokens
-
-SECRET = secrets.token_urlsafe(48)
-ISSUER = "https://orgstead.example"
-AUDIENCE = "orgstead"
-START = datetime(2026, 11, 23, 10, 0, 0, tzinfo=UTC)
-WHO: dict[str, Any] = {
-    "user_id": new_id("usr"),
-    "session_id": new_id("ses"),
-    "org_id": new_id("org"),
-    "role": Role.ADMIN,
-    "org_epoch": 3,
-}
-ALGORITHMS: tuple[Algorithm, ...] = ("HS256", "EdDSA", "ES256")
-
-
-class Watch:
-    """A clock that tests set."""
-
-    def __init__(self) -> None:
-        self.moment = START
-
-    def __call__(self) -> datetime:
-        return self.moment
-
-    def advance(self, seconds: float) -> None:
-        self.moment += timedelta(seconds=seconds)
-
-
-def ed25519(kid: str | None = None) -> SigningKey:
-    return from_jwk(OKPKey.generate_key("Ed25519").as_dict(private=True), kid)
-
-
-def p256(kid: str | None = None) -> SigningKey:
-    return from_jwk(ECKey.generate_key("P-256").as_dict(private=True), kid)
-
-
-def from_jwk(member: Any, kid: str | None) -> SigningKey:
-    (key,) = parse_signing_keys(json.dumps({**member, **({"kid": kid} if kid else {})}))
-    return key
-
-
-KEYS = Keys(SECRET, signing=[ed25519("ed-1"), p256("ec-1")])
+from tests.use_cases.forge import (
+    ALGORITHMS,
+    AUDIENCE,
+    ISSUER,
+    KEYS,
+    SECRET,
+    START,
+    WHO,
+    b64,
+    claims_of,
+    ed25519,
+    header_of,
+    hs256,
+    p256,
+    parts,
+    resigned,
+)
+from tests.use_cases.watch import Watch
 
 
 @pytest.fixture
@@ -80,39 +51,6 @@ def tokens(watch: Watch) -> Tokens:
 @pytest.fixture
 def token(tokens: Tokens) -> str:
     return tokens.mint_access(**WHO).token
-
-
-def b64(value: Any) -> str:
-    return to_base64url(value if isinstance(value, bytes) else json.dumps(value).encode())
-
-
-def parts(token: str) -> tuple[str, str, str]:
-    header, payload, signature = token.split(".")
-    return header, payload, signature
-
-
-def hs256(header: str, payload: str, key: bytes | None = None) -> str:
-    """A token of these two segments, rightly signed with the service's own key unless another is given."""
-    key = KEYS.derived("jwt") if key is None else key
-    return f"{header}.{payload}.{to_base64url(hmac.new(key, f'{header}.{payload}'.encode(), hashlib.sha256).digest())}"
-
-
-def resigned(token: str, *, header: Any = None, payload: Any = None, key: bytes | None = None) -> str:
-    """The token with another header or payload (a value, or the segment as text), rightly signed."""
-    old_header, old_payload, _ = parts(token)
-    new_header = old_header if header is None else header if isinstance(header, str) else b64(header)
-    new_payload = old_payload if payload is None else payload if isinstance(payload, str) else b64(payload)
-    return hs256(new_header, new_payload, key)
-
-
-def header_of(token: str) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(from_base64url(parts(token)[0]))
-    return header
-
-
-def claims_of(token: str) -> dict[str, Any]:
-    claims: dict[str, Any] = json.loads(from_base64url(parts(token)[1]))
-    return claims
 
 
 def refused(tokens: Tokens, token: str) -> None:
@@ -497,102 +435,3 @@ def test_another_secret_ends_every_token(tokens: Tokens, token: str, watch: Watc
     assert rotated.signer("HS256").kid != KEYS.signer("HS256").kid
     forged = resigned(token, header={**header_of(token), "kid": rotated.signer("HS256").kid})
     refused(Tokens(rotated, ISSUER, AUDIENCE, clock=watch), forged)
-
-
-# --- refresh tokens ---------------------------------------------------------------------------------------------------
-
-
-def session(**changes: Any) -> Session:
-    made = Session(
-        id=WHO["session_id"],
-        user_id=WHO["user_id"],
-        org_id=WHO["org_id"],
-        user_epoch=1,
-        seed="5eed" * 8,
-        rotated_at=START,
-        created_at=START,
-        expires_at=START + timedelta(days=30),
-    )
-    return replace(made, **changes)
-
-
-def test_a_refresh_token_is_a_function_of_session_seed_and_generation(tokens: Tokens) -> None:
-    token = tokens.refresh_token(session())
-    assert token == tokens.refresh_token(session(rotated_at=START + timedelta(days=1), version=7))
-    variants = [session(generation=2), session(seed="beef" * 8), session(id=new_id("ses"))]
-    others = [tokens.refresh_token(other) for other in variants]
-    other_secret = Tokens(Keys(secrets.token_urlsafe(48)), ISSUER, AUDIENCE).refresh_token(session())
-    assert len({token, *others, other_secret}) == 5
-
-
-@pytest.mark.parametrize("generation", [1, 2, 17])
-def test_a_refresh_token_names_its_session_and_generation(tokens: Tokens, generation: int) -> None:
-    claim = tokens.parse_refresh(tokens.refresh_token(session(generation=generation)))
-    assert (claim.session_id, claim.generation) == (WHO["session_id"], generation)
-    tokens.verify_refresh(claim, session(generation=18))
-
-
-def test_a_refresh_token_of_something_else_is_refused(tokens: Tokens) -> None:
-    claim = tokens.parse_refresh(tokens.refresh_token(session()))
-    wrong = [replace(claim, generation=2), replace(claim, mac="0" * 64), replace(claim, session_id=new_id("ses"))]
-    for forged in wrong:
-        with pytest.raises(InvalidToken):
-            tokens.verify_refresh(forged, session())
-    for other in (session(seed="beef" * 8), session(id=new_id("ses"))):
-        with pytest.raises(InvalidToken):
-            tokens.verify_refresh(claim, other)
-    other_id = new_id("ses")
-    with pytest.raises(InvalidToken):
-        tokens.verify_refresh(replace(claim, session_id=other_id), session(id=other_id))
-
-
-def test_only_one_spelling_of_a_refresh_token_is_accepted(tokens: Tokens) -> None:
-    token = tokens.refresh_token(session())
-    body, generation, mac = token.rsplit("_", 2)
-    spellings = [token.upper(), token + "\n", " " + token, token[:-1], token + "0", "x" + token, token[3:], "", "rt_"]
-    spellings += [f"{body}_{wrong}_{mac}" for wrong in ("01", "0", "-1", "+1", "1e0", "9" * 10, "", "\u0661")]
-    spellings += [f"{body}_{generation}_{mac.upper()}", f"{body}_{generation}_{'é' * 64}", f"{body}_{generation}"]
-    for spelling in spellings:
-        with pytest.raises(InvalidToken):
-            tokens.parse_refresh(spelling)
-
-
-# --- one kind in the place of another (C17, R21) ------------------------------------------------------------------
-
-
-def kinds(tokens: Tokens) -> dict[str, str]:
-    """One of every kind of secret or signed text that the service hands out or will."""
-    return {
-        "access token": tokens.mint_access(**WHO).token,
-        "refresh token": tokens.refresh_token(session()),
-        "cursor": Cursors(KEYS.derived("cursor")).encode(["a", 1], ["route"]),
-        "sealed response": KEYS.encrypt("{}", "row"),
-        "API key": "ok_" + new_id("key") + secrets.token_urlsafe(32),
-        "invitation": new_id("inv") + "." + secrets.token_urlsafe(32),
-        "session id": WHO["session_id"],
-        "signing key id": KEYS.signer("HS256").kid,
-        "derived key": KEYS.derived("jwt").hex(),
-    }
-
-
-def test_no_kind_is_accepted_in_the_place_of_another(tokens: Tokens) -> None:
-    def refresh(text: str) -> None:
-        tokens.verify_refresh(tokens.parse_refresh(text), session())
-
-    def sealed(text: str) -> None:
-        if KEYS.decrypt(text, "row") is None:
-            raise InvalidToken
-
-    accepting: dict[str, Callable[[str], object]] = {
-        "access token": tokens.verify_access,
-        "refresh token": refresh,
-        "cursor": lambda text: Cursors(KEYS.derived("cursor")).decode(text, ["route"]),
-        "sealed response": sealed,
-    }
-    for place, accept in accepting.items():
-        for kind, text in kinds(tokens).items():
-            if kind == place:
-                accept(text)
-            else:
-                with pytest.raises((InvalidToken, InvalidCursor)):
-                    accept(text)
