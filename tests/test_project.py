@@ -19,7 +19,7 @@ from orgstead.errors import catalogue
 from orgstead.settings import Settings
 from orgstead.storage.port import Transaction
 from orgstead.storage.tables import TABLES
-from tests import rules
+from tests import product_rules, rules
 from tests.rules import Source, sources
 from tests.support import PROJECT
 
@@ -108,7 +108,7 @@ def test_the_generated_pages_are_current(name: str) -> None:
 
 
 def test_every_setting_has_a_description() -> None:
-    none(rules.undescribed(Settings))
+    none(product_rules.undescribed(Settings))
 
 
 def test_every_verb_is_tried_on_every_scoped_table_of_another_organization() -> None:
@@ -117,13 +117,17 @@ def test_every_verb_is_tried_on_every_scoped_table_of_another_organization() -> 
     assert {"get", "find", "replace", "remove", "page", "aggregate"} <= set(verbs)
     scoped = [table for table in TABLES if table.scope is not None]
     assert scoped
-    none(rules.untried(vars(suite), scoped, verbs))
+    none(product_rules.untried(vars(suite), scoped, verbs))
 
 
 def test_every_route_is_guarded_or_says_why_it_is_public() -> None:
     routes = application.routes()
     assert len(routes) > 10
-    none(rules.unguarded(routes))
+    none(product_rules.unguarded(routes))
+
+
+def test_every_operation_nails_down_its_body_and_its_answer() -> None:
+    none(product_rules.undeclared_bodies(application.routes()))
 
 
 # --- the project around the source ----------------------------------------------------------------------------------
@@ -132,24 +136,24 @@ def test_every_route_is_guarded_or_says_why_it_is_public() -> None:
 @pytest.mark.parametrize("name", ["requirements.lock", "requirements-dev.lock"])
 def test_dependencies_are_locked_with_hashes_and_name_no_place(name: str) -> None:
     text = (PROJECT / name).read_text(encoding="utf-8")
-    assert rules.locked(text)
-    none(rules.unlocked(text))
+    assert product_rules.locked(text)
+    none(product_rules.unlocked(text))
 
 
 def test_every_declared_dependency_is_locked() -> None:
     declared = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
-    runtime = rules.required(declared["project"]["dependencies"])
+    runtime = product_rules.required(declared["project"]["dependencies"])
     assert runtime
-    development = runtime | rules.required(declared["dependency-groups"]["dev"])
-    none(runtime - rules.locked((PROJECT / "requirements.lock").read_text(encoding="utf-8")))
-    none(development - rules.locked((PROJECT / "requirements-dev.lock").read_text(encoding="utf-8")))
+    development = runtime | product_rules.required(declared["dependency-groups"]["dev"])
+    none(runtime - product_rules.locked((PROJECT / "requirements.lock").read_text(encoding="utf-8")))
+    none(development - product_rules.locked((PROJECT / "requirements-dev.lock").read_text(encoding="utf-8")))
 
 
 def test_dependencies_are_what_is_imported() -> None:
     declared = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
-    runtime = rules.required(declared["project"]["dependencies"])
-    none(rules.undeclared(OURS, runtime))
-    none(rules.unused(OURS, runtime - LOADED_BY_OTHERS.keys()))
+    runtime = product_rules.required(declared["project"]["dependencies"])
+    none(product_rules.undeclared(OURS, runtime))
+    none(product_rules.unused(OURS, runtime - LOADED_BY_OTHERS.keys()))
 
 
 def test_continuous_integration_can_be_run() -> None:

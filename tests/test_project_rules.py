@@ -1,4 +1,4 @@
-"""The rules of ``rules.py`` can fail: each is broken in a small tree, and kept in its twin."""
+"""The rules of ``rules.py`` and ``product_rules.py`` can fail: each is broken in a small tree, and kept in its twin."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Annotated, Any
 
 import pytest
 from fastapi import APIRouter, Depends, FastAPI
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from orgstead.storage.port import Transaction
 from orgstead.storage.tables import memberships, operations, users
-from tests import rules
+from tests import product_rules, rules
 from tests.rules import Source, sources
 
 Rule = Callable[[Iterable[Source]], Iterator[str]]
@@ -221,22 +221,22 @@ def application(endpoint: Any, *, dependencies: Iterable[Any] = (), included: bo
 
 @pytest.mark.parametrize("included", [True, False])
 def test_a_route_without_a_guard(included: bool) -> None:
-    found = list(rules.unguarded(application(handler, included=included).routes))
+    found = list(product_rules.unguarded(application(handler, included=included).routes))
     assert len(found) == 1
     assert found[0].startswith("PUT /v1/things/{id}: has no guard" if included else "PUT /things/{id}: has no guard")
 
 
 @pytest.mark.parametrize("endpoint", [guarded, guarded_deeper, public])
 def test_a_route_that_is_guarded_or_public(endpoint: Any) -> None:
-    assert list(rules.unguarded(application(endpoint).routes)) == []
+    assert list(product_rules.unguarded(application(endpoint).routes)) == []
 
 
 def test_a_route_whose_router_is_guarded() -> None:
-    assert list(rules.unguarded(application(handler, dependencies=[Depends(guard)]).routes)) == []
+    assert list(product_rules.unguarded(application(handler, dependencies=[Depends(guard)]).routes)) == []
 
 
 def test_a_route_that_is_guarded_and_says_it_is_public() -> None:
-    found = list(rules.unguarded(application(public, dependencies=[Depends(guard)]).routes))
+    found = list(product_rules.unguarded(application(public, dependencies=[Depends(guard)]).routes))
     assert found == ["PUT /v1/things/{id}: is guarded, but its endpoint says __public__"]
 
 
@@ -244,14 +244,72 @@ def test_a_route_that_is_public_without_a_reason() -> None:
     async def endpoint() -> None: ...
 
     endpoint.__public__ = " "  # type: ignore[attr-defined]
-    assert len(list(rules.unguarded(application(endpoint).routes))) == 1
+    assert len(list(product_rules.unguarded(application(endpoint).routes))) == 1
 
 
 def test_mounts_and_pages_of_the_framework_are_routes_too() -> None:
     app = FastAPI()
     app.mount("/static", FastAPI(openapi_url=None))
-    found = {line.split(":")[0] for line in rules.unguarded(app.routes)}
+    found = {line.split(":")[0] for line in product_rules.unguarded(app.routes)}
     assert {"GET,HEAD /docs", "GET,HEAD /openapi.json", "/static"} <= found
+
+
+class Strict(BaseModel):
+    """A good request body."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Open(BaseModel):
+    """A request body that takes anything."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Converting(BaseModel):
+    """A request body that converts."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Holding(Strict):
+    """A good request body that holds a bad one."""
+
+    inner: list[Open] | None = None
+
+
+@pytest.mark.parametrize(
+    ("body", "options", "violations"),
+    [
+        (Strict, {"operation_id": "a", "response_model": Strict}, []),
+        (Strict, {"operation_id": "a", "response_model": None, "status_code": 204}, []),
+        (Strict, {"operation_id": "a", "response_model": None}, ["has no response_model"]),
+        (Strict, {"response_model": Strict}, ["needs an operation_id of its own"]),
+        (Open, {"operation_id": "a", "response_model": Strict}, ["Open must be strict and forbid unknown members"]),
+        (
+            Converting,
+            {"operation_id": "a", "response_model": Open},
+            ["Converting must be strict and forbid unknown members"],
+        ),
+        (Holding, {"operation_id": "a", "response_model": Open}, ["Open must be strict and forbid unknown members"]),
+    ],
+)
+def test_bodies_and_answers_are_declared(body: type[BaseModel], options: dict[str, Any], violations: list[str]) -> None:
+    async def endpoint(given: Any) -> None: ...
+
+    endpoint.__annotations__["given"] = body
+    app = FastAPI(openapi_url=None)
+    app.add_api_route("/things", endpoint, methods=["POST"], **options)
+    assert list(product_rules.undeclared_bodies(app.routes)) == [
+        f"POST /things: {violation}" for violation in violations
+    ]
+
+
+def test_an_operation_id_is_taken_once() -> None:
+    app = FastAPI(openapi_url=None)
+    for path in ("/a", "/b"):
+        app.add_api_route(path, handler, operation_id="same", status_code=204, response_model=None)
+    assert list(product_rules.undeclared_bodies(app.routes)) == ["GET /b: needs an operation_id of its own"]
 
 
 # --- settings, tables, locks ----------------------------------------------------------------------------------------
@@ -267,7 +325,7 @@ def test_a_setting_without_a_description() -> None:
         many: dict[str, Inner] | None = None
         blank: int = Field(1, description=" ")
 
-    assert [line.split(":")[0] for line in rules.undescribed(Outer)] == ["inner.untold", "many.untold", "blank"]
+    assert [line.split(":")[0] for line in product_rules.undescribed(Outer)] == ["inner.untold", "many.untold", "blank"]
 
 
 def suite(*verbs: str, tables: Iterable[Any]) -> dict[str, Any]:
@@ -283,18 +341,18 @@ def suite(*verbs: str, tables: Iterable[Any]) -> dict[str, Any]:
 
 
 def test_a_table_that_no_test_tries() -> None:
-    found = list(rules.untried(suite("get", "find", tables=[users]), [users, memberships], ["get", "find"]))
+    found = list(product_rules.untried(suite("get", "find", tables=[users]), [users, memberships], ["get", "find"]))
     assert found == [f"memberships: no test tries {verb} on a row of another organization" for verb in ("find", "get")]
 
 
 def test_a_verb_that_no_test_tries() -> None:
     tests = suite("find_many", tables=[memberships])
-    found = list(rules.untried(tests, [memberships], ["find", "find_many"]))
+    found = list(product_rules.untried(tests, [memberships], ["find", "find_many"]))
     assert found == ["memberships: no test tries find on a row of another organization"]
 
 
 def test_claim_concerns_leased_tables_only() -> None:
-    found = list(rules.untried({}, [memberships, operations], ["claim"]))
+    found = list(product_rules.untried({}, [memberships, operations], ["claim"]))
     assert found == ["operations: no test tries claim on a row of another organization"]
     assert hasattr(Transaction, "claim")
 
@@ -306,8 +364,8 @@ def test_a_good_lock() -> None:
     text = (
         f"# made by uv\nA_b==1.0 \\\n{HASH} \\\n{HASH}\n    # via c\nc==2 ; python_full_version < '3.12' \\\n{HASH}\n"
     )
-    assert list(rules.unlocked(text)) == []
-    assert rules.locked(text) == {"a-b", "c"}
+    assert list(product_rules.unlocked(text)) == []
+    assert product_rules.locked(text) == {"a-b", "c"}
 
 
 @pytest.mark.parametrize(
@@ -323,17 +381,17 @@ def test_a_good_lock() -> None:
     ],
 )
 def test_a_bad_lock(text: str) -> None:
-    assert list(rules.unlocked(text)) != []
+    assert list(product_rules.unlocked(text)) != []
 
 
 def test_requirements_and_imports(tree: Tree) -> None:
-    assert rules.required(["FastAPI>=0.1", "pydantic_settings", "uvicorn[standard]>1"]) == {
+    assert product_rules.required(["FastAPI>=0.1", "pydantic_settings", "uvicorn[standard]>1"]) == {
         "fastapi",
         "pydantic-settings",
         "uvicorn",
     }
     files = tree({"orgstead/api/x.py": "import json, fastapi, orgstead.app\nimport pytest\n"})
-    found = list(rules.undeclared(files, {"fastapi"}))
+    found = list(product_rules.undeclared(files, {"fastapi"}))
     assert found == ["orgstead/api/x.py:2: pytest is not among the dependencies in pyproject.toml"]
-    found = list(rules.unused(files, {"fastapi", "pytest", "uvicorn"}))
+    found = list(product_rules.unused(files, {"fastapi", "pytest", "uvicorn"}))
     assert found == ["uvicorn is a dependency that nothing imports: remove it from pyproject.toml"]
