@@ -50,7 +50,7 @@ def _make(path: Path) -> None:
     try:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     except FileExistsError:
-        if not os.access(path, os.R_OK | os.W_OK):
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True):
             raise _not_writable(errno.EACCES) from None
     except OSError as error:
         raise _not_writable(error.errno) from error
@@ -61,7 +61,7 @@ def require(location: Location) -> None:
     _check(location.path)
     if not location.path.exists():
         raise _unusable("There is no database at this path.", "create it with orgstead up, or correct the path")
-    if not os.access(location.path, os.R_OK):
+    if not os.access(location.path, os.R_OK, effective_ids=True):
         raise _unusable(
             "The database file may not be read.", "give the account that runs orgstead the right to read it"
         )

@@ -98,12 +98,16 @@ def find_many(tx: SqliteTransaction, table: Table[Row], keys: Sequence[tuple[Any
     sql = tx.statements(table)
     if not keys:
         return []
-    conditions, values = tx.conditions(sql, None)
+    conditions, bound = tx.conditions(sql, None)
+    values = [value for key in dict.fromkeys(keys) for value in sql.key(key)]
+    # CROSS JOIN fixes the order: one search for each key. Left to choose, SQLite may scan the table instead.
+    wanted = [f"wanted.{quoted(f'column{n}')}" for n in range(1, len(table.key) + 1)]
+    matches = [f"{sql.target}.{quoted(column)} = {part}" for column, part in zip(table.key, wanted, strict=True)]
     row = f"({', '.join('?' * len(table.key))})"
-    conditions.append(f"({names(table.key)}) IN (VALUES {', '.join([row] * len(keys))})")
-    for key in keys:
-        values.extend(sql.key(key))
-    return [sql.codec.decode(found) for found in tx.rows(sql.select + " AND ".join(conditions), values)]
+    source = f"(VALUES {', '.join([row] * (len(values) // len(table.key)))}) AS wanted"
+    text = f"SELECT {names(table.columns)} FROM {source} CROSS JOIN {sql.target}"  # noqa: S608  # declared names
+    text += f" WHERE {' AND '.join([*matches, *conditions])}"
+    return [sql.codec.decode(found) for found in tx.rows(text, [*values, *bound])]
 
 
 def claim(
