@@ -63,9 +63,10 @@ class LimitedProtocol(HttpToolsProtocol):
         # When the client must have finished what it is sending, in the loop's time; None while it is our turn.
         self.due: float | None = None
         self.in_head = False
-        # An upper bound of the current head's size: the chunks that it came in, whatever else they contain.
+        # What the current head had in earlier chunks, and the chunk that is being parsed.
         self.head_size = 0
         self.chunk_size = 0
+        self.head_follows_message = False
         self.discarded = 0
         self.refusal: OrgsteadError | None = None
         # The client asked for another protocol: what follows its request is not HTTP/1.1 and is not read.
@@ -88,12 +89,16 @@ class LimitedProtocol(HttpToolsProtocol):
             self._discard(len(data))
             return
         self.chunk_size = len(data)
-        self.head_size += self.chunk_size
+        self.head_follows_message = False
         if self.due is None and self._idle():
             self.due = self.loop.time() + self.limits.header_seconds
         super().data_received(data)
-        if self.in_head and self.head_size > self.limits.max_header_bytes:
-            # llhttp announces a header when it is complete: one without an end is only seen here.
+        if not self.in_head:
+            return
+        # llhttp announces a header when it is complete: one without an end is only seen here. Where the head begins in
+        # the middle of a chunk, what is known of it so far is counted instead of the chunk.
+        self.head_size += self._known_head_size() if self.head_follows_message else self.chunk_size
+        if self.head_size > self.limits.max_header_bytes:
             self._refuse(HeadersTooLarge() if len(self.url) <= self.limits.max_target_bytes else UriTooLong())
 
     def sweep(self, now: float) -> None:
@@ -122,7 +127,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.in_head = True
-        self.head_size = self.chunk_size
+        self.head_size = 0
         self.due = self.loop.time() + self.limits.header_seconds
 
     def on_headers_complete(self) -> None:
@@ -130,7 +135,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if len(self.url) > limits.max_target_bytes:
             self._reject(UriTooLong())
         if len(self.headers) > limits.max_headers or (
-            self.head_size > limits.max_header_bytes and self._exact_head_size() > limits.max_header_bytes
+            # The sum is an upper bound, and nearly always enough.
+            self.head_size + self.chunk_size > limits.max_header_bytes
+            and self._known_head_size() > limits.max_header_bytes
         ):
             self._reject(HeadersTooLarge())
         super().on_headers_complete()
@@ -147,6 +154,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        self.head_follows_message = True
         if self.cycle.response_complete:
             # The rest of a refused body is there; the connection is in step again.
             self.cycle.more_body = False
@@ -168,12 +176,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What uvicorn calls when the parser gives up, also because a callback rejected the request."""
         refusal, self.refusal = self.refusal, None
-        if self.cycle is not None and not self.cycle.response_complete and not self.cycle.more_body:
-            # Earlier requests are still being answered; an answer to this one would be taken for theirs.
-            self.deaf = True
-            self.cycle.keep_alive = False
-        else:
-            self._refuse(refusal or MalformedRequest("The request is not valid HTTP/1.1."))
+        self._refuse(refusal or MalformedRequest("The request is not valid HTTP/1.1."))
 
     def _reject(self, error: OrgsteadError) -> None:
         """End parsing from within a callback; ``send_400_response`` then answers with ``error``."""
@@ -187,10 +190,19 @@ class LimitedProtocol(HttpToolsProtocol):
         """
         if self.transport.is_closing():
             return
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self._write(error)
         self.in_head = False
         self.deaf = True
+        self.due = None
+        if not self._idle():
+            if not self.cycle.more_body:
+                # Earlier requests are still being answered; an answer to this one would be taken for theirs.
+                self.cycle.keep_alive = False
+                return
+            # The rest of its own body is broken: to the application the client is gone.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        if self._idle() or not self.cycle.response_started:
+            self._write(error)
         self.due = self.loop.time() + self.limits.linger_seconds
         if self.transport.can_write_eof():
             self.transport.write_eof()
@@ -213,7 +225,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.due = self.loop.time() + self.limits.linger_seconds
         self.transport.close()
 
-    def _exact_head_size(self) -> int:
+    def _known_head_size(self) -> int:
         return len(self.url) + sum(len(name) + len(value) + 4 for name, value in self.headers)
 
 

@@ -54,7 +54,7 @@ async def serve(
     *,
     ready: Callable[[Bound], object],
 ) -> None:
-    """Serve both applications until SIGTERM or SIGINT; return when everything has been answered.
+    """Serve both applications until SIGTERM, SIGINT or cancellation; return when everything has been answered.
 
     ``ready`` is called once both ports accept connections. A signal ends accepting; running requests get
     ``shutdown_seconds``, after which they are cancelled. The management port stays up meanwhile. A second SIGINT cuts
@@ -74,7 +74,8 @@ async def serve(
             try:
                 await asyncio.gather(public.accepting.wait(), management.accepting.wait())
                 ready(Bound(public_socket.getsockname()[1], management_socket.getsockname()[1]))
-                await serving[0]
+                # Unlike awaiting the task, this does not cancel it with us: being cancelled is a way to be stopped.
+                await asyncio.wait(serving[:1])
             finally:
                 public.should_exit = management.should_exit = True
                 await asyncio.gather(*serving)
