@@ -144,8 +144,6 @@ def load_or_create_key_file(path: Path) -> str:
         raise ConfigurationError(
             f"The key file {path} cannot be read or made: {error.strerror}.", next=NEXT_KEY
         ) from error
-    if not stat.S_ISREG(mode):
-        raise ConfigurationError(f"The key file {path} is not a regular file.", next=NEXT_KEY)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigurationError(f"Others may read the key file {path}.", next=f"chmod 600 {path}")
     return _checked_secret(content).decode("utf-8", "replace")

@@ -75,7 +75,8 @@ def test_an_altered_cursor_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", ".", "..", "W10", "W10.", ".AAAA", "null", "é", "\ud800", "\0", "[]", "x" * 100_000]
+    "text",
+    ["", ".", "..", "W10", "W10.", "W10.é", "W10.\ud800", ".AAAA", "null", "é", "\ud800", "\0", "[]", "x" * 100_000],
 )
 def test_what_is_no_cursor_is_refused(text: str) -> None:
     with pytest.raises(InvalidCursor):

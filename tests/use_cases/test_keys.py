@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from hypothesis import given
 from hypothesis import strategies as st
@@ -37,6 +38,8 @@ SECRET = secrets.token_urlsafe(48)
         b"\x8a" * 64,
         "a" * 64,
         "0123456789abcdef" * 4,
+        "q7Zp-x9Wk3" * 4,
+        "abacbdcadbbacdabcadbcabdacbdabcadcbadbcacbda",
         "abcdefghijklmnopqrstuvwxyz0123456789",
         "zyxwvutsrqponmlkjihgfedcba9876543210",
         "changeme-changeme-please-1234567890-qwertz",
@@ -70,6 +73,12 @@ def test_a_random_secret_is_accepted(make: object) -> None:
         Keys(make())
 
 
+@pytest.mark.parametrize("secret", [None, "", b"", "\n"])
+def test_a_missing_secret_is_called_missing(secret: str | bytes | None) -> None:
+    with pytest.raises(ConfigurationError, match="There is no secret key"):
+        Keys(secret)
+
+
 def test_every_purpose_has_a_key_of_its_own() -> None:
     keys, same, other = Keys(SECRET), Keys(SECRET + "\n"), Keys(secrets.token_urlsafe(48))
     derived = [keys.derived(purpose) for purpose in PURPOSES]
@@ -95,7 +104,10 @@ def test_what_is_sealed_is_unreadable_and_opens_only_where_it_belongs() -> None:
     keys = Keys(SECRET)
     sealed = keys.encrypt('{"access_token": "héllo"}', "row 1")
     assert keys.decrypt(sealed, "row 1") == '{"access_token": "héllo"}'
-    assert b"access_token" not in from_base64url(sealed)
+    data = from_base64url(sealed)
+    assert b"access_token" not in data
+    opened = AESGCM(keys.derived("idempotency")).decrypt(data[:12], data[12:], b"row 1")
+    assert opened.decode() == '{"access_token": "héllo"}'
     assert sealed != keys.encrypt('{"access_token": "héllo"}', "row 1")
     assert keys.decrypt(sealed, "row 2") is None
     assert Keys(secrets.token_urlsafe(48)).decrypt(sealed, "row 1") is None
