@@ -349,12 +349,23 @@ async def test_a_refresh_gives_new_tokens_of_the_same_session(world: World) -> N
 
 async def test_a_lost_answer_can_be_asked_for_again(world: World) -> None:
     first = await entered(world)
+    world.watch.advance(3600)
     second = await refresh(world.app, first.refresh_token)
     for _ in range(3):
         world.watch.advance(GRACE / 3)
         again = await refresh(world.app, first.refresh_token)
         assert again.refresh_token == second.refresh_token
     assert await refresh(world.app, second.refresh_token)
+
+
+async def test_asking_again_does_not_make_the_grace_longer(world: World) -> None:
+    first = await entered(world)
+    await refresh(world.app, first.refresh_token)
+    world.watch.advance(GRACE)
+    await refresh(world.app, first.refresh_token)
+    world.watch.advance(1)
+    with pytest.raises(InvalidToken):
+        await refresh(world.app, first.refresh_token)
 
 
 async def test_later_use_of_an_old_token_ends_the_whole_session(world: World) -> None:
