@@ -16,7 +16,7 @@ from orgstead.keys import Keys, load_or_create_key_file, parse_signing_keys
 from orgstead.passwords import Passwords
 from orgstead.placements import FIRST_CELL
 from orgstead.settings import Settings
-from orgstead.storage import open_storage
+from orgstead.storage import describe, open_storage
 from orgstead.storage.port import Scope, Storage, Transaction
 from orgstead.throttles import Throttles
 from orgstead.tokens import Tokens
@@ -72,6 +72,11 @@ class App:
                 f"An organization's data lives in the cell {name!r}, which is not configured.",
                 next="Set ORGSTEAD_CELLS__<NAME> to its address.",
             ) from None
+
+    @property
+    def is_only_writer(self) -> bool:
+        """True where the database admits one writing process, so that nothing of another one's can be at work in it."""
+        return not describe(self.settings.database_url).concurrent
 
     def cell_names(self) -> tuple[str, ...]:
         return tuple(self._cells)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import orjson
@@ -37,10 +37,10 @@ SYSTEM = Actor("system")
 
 def entry_hash(entry: AuditEntry) -> str:
     """SHA-256 (hex) over the canonical JSON of every field but the hash itself."""
-    fields = asdict(entry)
-    del fields["hash"]
-    fields["at"] = kit.rfc3339(entry.at)
-    return hashlib.sha256(orjson.dumps(fields, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    hashed: dict[str, Json] = {column: getattr(entry, column) for column in audit_entries.columns}
+    del hashed["hash"]
+    hashed["at"] = kit.rfc3339(entry.at)
+    return hashlib.sha256(orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 async def record(

@@ -9,13 +9,22 @@ name is never stuck.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
 from orgstead import audit, events, kit, lifecycle, names, operations, placements, slugs
 from orgstead.audit import Actor
-from orgstead.errors import AlreadyExists, Conflict, ExternalIdTaken, IdempotencyInProgress, NameTaken, UserExists
+from orgstead.errors import (
+    AlreadyExists,
+    Conflict,
+    ExternalIdTaken,
+    IdempotencyInProgress,
+    NameTaken,
+    SpaceMismatch,
+    UserExists,
+)
 from orgstead.failpoints import failpoint
 from orgstead.model import (
     IdempotentResponse,
@@ -179,9 +188,11 @@ async def activate(tx: Transaction, operation: Operation, at: datetime) -> None:
 
 
 async def drop_space(app: App, operation: Operation) -> Mapping[str, Json]:
+    """Remove the space. Where another organization's data is in its place, there is none of ours to remove."""
     placement = await app.storage.read(SCOPE, _placement, operation.org_id)
-    while await app.cell(placement.cell).drop_space(placements.space_of(placement)):
-        pass
+    with suppress(SpaceMismatch):
+        while await app.cell(placement.cell).drop_space(placements.space_of(placement)):
+            pass
     return {}
 
 

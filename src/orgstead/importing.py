@@ -7,6 +7,7 @@ side by side, one transaction that activates them; a process that dies leaves op
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 from orgstead import creation, identity, kit, names, operations, slugs
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
-from orgstead.errors import BudgetExhausted, InvalidInput
+from orgstead.errors import BudgetExhausted, InvalidInput, OrgsteadError, Unavailable
 from orgstead.model import Operation, User
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
@@ -78,12 +79,15 @@ async def import_organizations(
     """Create what the lines ask for; yield the outcomes of each batch once they are durable.
 
     ``plan`` is for lines that name none (default: the setting ``default_plan``). Raises only what stops the whole
-    import, such as a full disk; what was yielded before stays done.
+    import, such as a full disk; what was yielded before stays done. A batch that has begun is finished even when the
+    caller is cancelled; ``App.close`` waits for it.
     """
+    await operations.adopt_left_behind(app)
     remaining = iter(lines)
     numbers: dict[str, int] = {}
     while batch := list(islice(remaining, BATCH)):
-        yield await _import_batch(app, batch, actor, plan or app.settings.default_plan, numbers)
+        work = _import_batch(app, batch, actor, plan or app.settings.default_plan, numbers)
+        yield await asyncio.shield(app.in_background(work))
 
 
 async def _import_batch(app: App, batch: list[Line], actor: Actor, plan: str, numbers: dict[str, int]) -> list[Outcome]:
@@ -95,12 +99,16 @@ async def _import_batch(app: App, batch: list[Line], actor: Actor, plan: str, nu
         except InvalidInput as error:
             outcomes[line.number] = _refused(line.number, line.fields.get("external_id") or "", error)
     written = await app.storage.run(SCOPE, _write_intents, app, wanted, actor, numbers)
-    await operations.drive_together(app, [operation for _, operation in written if operation])
-    outcomes.update((outcome.line, outcome) for outcome, _ in written)
+    errors = await operations.drive_together(app, [operation for _, operation in written if operation])
+    for outcome, operation in written:
+        failure = errors.get(operation.id) if operation else None
+        if isinstance(failure, Unavailable):
+            raise failure
+        outcomes[outcome.line] = _refused(outcome.line, outcome.external_id, failure) if failure else outcome
     return [outcomes[line.number] for line in batch]
 
 
-def _refused(line: int, external_id: str, error: InvalidInput | BudgetExhausted) -> Outcome:
+def _refused(line: int, external_id: str, error: OrgsteadError) -> Outcome:
     return Outcome(line, external_id, Result.REFUSED, reason=error.detail)
 
 
@@ -124,11 +132,11 @@ def _wanted(app: App, line: Line, plan: str) -> _Wanted:
 
 def _owner(app: App, email: str) -> User:
     """An account for the owner that a line names, to be added unless there is one already."""
-    address = identity.checked_email(email)
+    shown, key = identity.canonical_email(email)
     return User(
         id=kit.new_id("usr"),
-        email=address.shown,
-        email_key=address.key,
+        email=shown,
+        email_key=key,
         password_hash=NO_PASSWORD,
         created_at=app.clock(),
         updated_at=app.clock(),

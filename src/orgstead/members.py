@@ -1,4 +1,8 @@
-"""Who belongs to an organization, in which role. The last owner cannot leave."""
+"""Who belongs to an organization, in which role. The last owner cannot leave.
+
+Every change locks the organization before it looks: two owners who remove each other would otherwise both see the other
+one, and somebody could be added to an organization that is just being purged.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,17 @@ from datetime import datetime
 
 from orgstead import audit, events
 from orgstead.audit import Actor
-from orgstead.errors import AlreadyMember, LastOwner
-from orgstead.model import Membership, Role
+from orgstead.errors import AlreadyMember, LastOwner, StatusConflict
+from orgstead.model import Membership, OrganizationStatus, Role
 from orgstead.storage import tables
 from orgstead.storage.port import Transaction
 
 
 async def add(tx: Transaction, org_id: str, user_id: str, role: Role, actor: Actor, at: datetime) -> Membership:
-    """Make a person a member. Raises ``AlreadyMember``."""
+    """Make a person a member. Raises ``AlreadyMember``, ``NotFound``, ``StatusConflict`` while it is purged."""
+    organization = await tx.lock(tables.organizations, org_id)
+    if organization.status is OrganizationStatus.PURGING:
+        raise StatusConflict("The organization is being purged.")
     if await tx.find(tables.memberships, org_id=org_id, user_id=user_id):
         raise AlreadyMember
     membership = Membership(org_id=org_id, user_id=user_id, role=role, created_at=at, updated_at=at)
@@ -25,6 +32,7 @@ async def add(tx: Transaction, org_id: str, user_id: str, role: Role, actor: Act
 
 async def change_role(tx: Transaction, org_id: str, user_id: str, role: Role, actor: Actor, at: datetime) -> Membership:
     """Give a member another role, in force on the next request. Raises ``NotFound``, ``LastOwner``."""
+    await tx.lock(tables.organizations, org_id)
     membership = await tx.get(tables.memberships, org_id, user_id)
     if membership.role is Role.OWNER and role is not Role.OWNER:
         await _keep_an_owner(tx, org_id)
@@ -35,6 +43,7 @@ async def change_role(tx: Transaction, org_id: str, user_id: str, role: Role, ac
 
 async def remove(tx: Transaction, org_id: str, user_id: str, actor: Actor, at: datetime) -> None:
     """End a membership; the person's tokens are refused on the next request. Raises ``NotFound``, ``LastOwner``."""
+    await tx.lock(tables.organizations, org_id)
     membership = await tx.get(tables.memberships, org_id, user_id)
     if membership.role is Role.OWNER:
         await _keep_an_owner(tx, org_id)
@@ -43,11 +52,7 @@ async def remove(tx: Transaction, org_id: str, user_id: str, actor: Actor, at: d
 
 
 async def _keep_an_owner(tx: Transaction, org_id: str) -> None:
-    """Raise ``LastOwner`` unless there is another one.
-
-    The organization is locked first: two owners who remove each other would otherwise both see the other one.
-    """
-    await tx.lock(tables.organizations, org_id)
+    """Raise ``LastOwner`` unless there is another one."""
     owners = await tx.page(tables.memberships, {"org_id": org_id, "role": Role.OWNER}, limit=2)
     if len(owners) < 2:
         raise LastOwner

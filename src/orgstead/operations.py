@@ -3,7 +3,8 @@
 An operation is a row, written in the transaction that begins the work and before its first effect outside the
 directory. Each step has an idempotent ``effect`` (spaces; outside any transaction) and a ``record`` (directory), and
 ends with one compare-and-swap of the row, in the transaction of ``record``. A process that dies leaves a row whose
-lease runs out; ``claim_due`` hands it to another, which repeats the interrupted step.
+lease runs out; ``claim_due`` hands it to another, which repeats the interrupted step. Where only one process can write,
+the next one to start need not wait: ``adopt_left_behind``.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from orgstead import kit
 from orgstead.audit import Actor
 from orgstead.errors import (
     Conflict,
     FailpointReached,
+    InternalError,
     NotFound,
     OperationInProgress,
     OrgsteadError,
@@ -33,11 +37,16 @@ from orgstead.storage.port import SystemScope, Transaction
 if TYPE_CHECKING:
     from orgstead.app import App
 
+log = structlog.get_logger("orgstead.operations")
+
 LEASE = timedelta(seconds=10)
 """How long a process may be silent about an operation before another takes it over."""
 
 MAX_ATTEMPTS = 50
 """After so many failures an operation is given up as failed, for ``fsck`` and a person to look at."""
+
+SIDE_BY_SIDE = 16
+"""Operations that one process resumes at the same time."""
 
 WAIT_SECONDS = 5.0
 """How long a request waits for its operation before it answers that it goes on."""
@@ -127,15 +136,21 @@ async def drive(app: App, operation: Operation) -> Operation:
         except FailpointReached:
             raise
         except StaleRow:
-            raise Conflict("Another process goes on with this operation.") from None
+            raise _taken_over() from None
         except OrgsteadError as error:
+            before, operation = operation, await app.storage.run(SCOPE, _failed, operation, error, app.clock())
+            if operation.attempts == before.attempts:
+                continue  # the step was saved after all
             failure = failure or error
-            operation = await app.storage.run(SCOPE, _failed, operation, error, app.clock())
-            if not _is_undoing(operation):
-                raise
+            if operation.lease_owner is None:
+                raise failure from error
     if failure:
         raise failure
     return operation
+
+
+def _taken_over() -> Conflict:
+    return Conflict("Another process goes on with this operation.")
 
 
 def _is_undoing(operation: Operation) -> bool:
@@ -143,13 +158,13 @@ def _is_undoing(operation: Operation) -> bool:
     return operation.state is OperationState.RUNNING and undo is not None and operation.step == undo.name
 
 
-async def drive_together(app: App, batch: Sequence[Operation]) -> None:
+async def drive_together(app: App, batch: Sequence[Operation]) -> dict[str, OrgsteadError]:
     """``drive`` for many operations of one kind that have only one step: effects side by side, one transaction.
 
-    Those whose effect fails are driven alone afterwards, and raise what that raises.
+    Those whose effect fails are driven alone afterwards. Returns what that raised, by the operation's id.
     """
     if not batch:
-        return
+        return {}
     (step,) = KINDS[batch[0].kind].steps
     effect = step.effect
     if effect is None:
@@ -157,11 +172,16 @@ async def drive_together(app: App, batch: Sequence[Operation]) -> None:
     found = await asyncio.gather(*(effect(app, operation) for operation in batch), return_exceptions=True)
     done = [(op, result) for op, result in zip(batch, found, strict=True) if not isinstance(result, BaseException)]
     await app.storage.run(SCOPE, _advance_all, done, step, app.clock())
+    if step.then:
+        await failpoint(step.then)
+    errors: dict[str, OrgsteadError] = {}
     for operation, result in zip(batch, found, strict=True):
-        if isinstance(result, OrgsteadError):
-            await drive(app, operation)
-        elif isinstance(result, BaseException):
-            raise result
+        if isinstance(result, BaseException):
+            try:
+                await drive(app, operation)
+            except OrgsteadError as error:
+                errors[operation.id] = error
+    return errors
 
 
 async def _advance_all(
@@ -192,11 +212,22 @@ async def _leased(app: App, operation: Operation, effect: Effect) -> tuple[Mappi
         while True:
             await asyncio.wait({task}, timeout=LEASE.total_seconds() / 3)
             if task.done():
-                return task.result(), operation
+                return _result(task, operation), operation
             renewed = replace(operation, lease_until=app.clock() + LEASE)
             operation = await app.storage.run(SCOPE, _renew, renewed)
     finally:
         task.cancel()
+
+
+def _result(task: asyncio.Task[Mapping[str, Json]], operation: Operation) -> Mapping[str, Json]:
+    """What the effect found. A fault of ours is an error like any other: noted, counted and undone."""
+    try:
+        return task.result()
+    except OrgsteadError:
+        raise
+    except Exception as fault:
+        log.exception("operation.fault", operation=operation.id, kind=operation.kind, step=operation.step)
+        raise InternalError from fault
 
 
 async def _renew(tx: Transaction, operation: Operation) -> Operation:
@@ -226,10 +257,18 @@ async def _advance(
 
 
 async def _failed(tx: Transaction, operation: Operation, error: OrgsteadError, at: datetime) -> Operation:
-    """Write the error down, and decide: again when the lease ends, undo, or give up. Raises ``StaleRow``."""
+    """Write the error down, and decide: again when the lease ends, undo at once (keeping the lease), or give up.
+
+    Nothing is written, and the operation returned as it stands, where the step was saved although that seemed to fail
+    (``OutcomeUnknown``). Raises ``Conflict`` when another process has the operation.
+    """
     stored = await get(tx, operation.org_id, operation.id)
+    if stored.state is not OperationState.RUNNING:
+        return stored
     if stored.lease_owner != operation.lease_owner:
-        raise StaleRow
+        raise _taken_over()
+    if stored.step != operation.step:
+        return stored
     operation = stored
     attempts = operation.attempts + 1
     hopeless = not isinstance(error, Unavailable) or attempts >= MAX_ATTEMPTS
@@ -260,20 +299,54 @@ async def claim_due(tx: Transaction, owner: str, at: datetime, limit: int) -> li
     )
 
 
-async def resume_due(app: App, limit: int = 16) -> int:
+async def resume_due(app: App, limit: int = SIDE_BY_SIDE) -> int:
     """Claim operations whose lease ran out and drive each to its end; returns how many were claimed.
 
     One that fails again stays for the next round.
     """
     due = await app.storage.run(SCOPE, claim_due, app.owner, app.clock(), limit)
-    await asyncio.gather(*(drive(app, operation) for operation in due), return_exceptions=True)
+    await _drive_each(app, due)
     return len(due)
 
 
-async def retry_now(app: App, operation: Operation) -> Operation:
-    """Take a running operation over whose lease has ended, whatever its age, and drive it; returns it as it stands.
+async def adopt_left_behind(app: App) -> int:
+    """Take over at once what dead processes left running, and drive it; returns how many operations that were.
 
-    One that another process works on, or that fails again, is left as it is.
+    For the start of a process, and only where no other can write to the database: then nobody is alive to hold a
+    lease. Elsewhere it does nothing, and ``resume_due`` takes over what has been silent for ``LEASE``.
+    """
+    if not app.is_only_writer:
+        return 0
+    adopted = 0
+    after: tuple[str, str] | None = None
+    while running := await app.storage.run(SCOPE, _running, after, SIDE_BY_SIDE):
+        left = [operation for operation in running if operation.lease_owner != app.owner]
+        await _drive_each(app, [await app.storage.run(SCOPE, _lease, o, app.owner, app.clock()) for o in left])
+        adopted += len(left)
+        after = (running[-1].org_id, running[-1].id)
+    return adopted
+
+
+async def _running(tx: Transaction, after: tuple[str, str] | None, limit: int) -> list[Operation]:
+    where = {"state": OperationState.RUNNING}
+    return await tx.page(tables.operations, where, order=("org_id", "id"), after=after, limit=limit)
+
+
+async def _drive_each(app: App, batch: Sequence[Operation]) -> None:
+    """Drive operations side by side; what fails is logged and does not stop the others."""
+    found = await asyncio.gather(*(drive(app, operation) for operation in batch), return_exceptions=True)
+    for operation, error in zip(batch, found, strict=True):
+        if isinstance(error, OrgsteadError):
+            log.warning("operation.failed", operation=operation.id, kind=operation.kind, code=error.code)
+        elif isinstance(error, BaseException):
+            raise error
+
+
+async def retry_now(app: App, operation: Operation) -> Operation:
+    """Take over an operation that nobody works on, even one that was given up, and drive it; returns it as it stands.
+
+    One that another process works on, or that fails again, is left as it is. What was given up is tried again only
+    while its organization still waits for it.
     """
     try:
         mine = await app.storage.run(SCOPE, _take_over, operation, app.owner, app.clock())
@@ -284,9 +357,21 @@ async def retry_now(app: App, operation: Operation) -> Operation:
 
 async def _take_over(tx: Transaction, operation: Operation, owner: str, at: datetime) -> Operation:
     held = await get(tx, operation.org_id, operation.id)
-    if held.state is not OperationState.RUNNING or held.lease_until > at:
-        raise Conflict("Another process goes on with this operation.")
-    return await tx.replace(tables.operations, replace(held, lease_owner=owner, lease_until=at + LEASE))
+    if held.state is OperationState.RUNNING and held.lease_until > at:
+        raise _taken_over()
+    if held.state is not OperationState.RUNNING and not await _is_awaited(tx, held):
+        raise Conflict("The operation has ended.")
+    return await _lease(tx, replace(held, state=OperationState.RUNNING, attempts=0), owner, at)
+
+
+async def _is_awaited(tx: Transaction, operation: Operation) -> bool:
+    """Is an organization held up by this operation?"""
+    organization = await tx.find(tables.organizations, id=operation.org_id)
+    return organization is not None and organization.operation_id == operation.id
+
+
+async def _lease(tx: Transaction, operation: Operation, owner: str, at: datetime) -> Operation:
+    return await tx.replace(tables.operations, replace(operation, lease_owner=owner, lease_until=at + LEASE))
 
 
 async def finish(app: App, operation: Operation, within: float) -> Operation:
@@ -305,14 +390,25 @@ async def finish(app: App, operation: Operation, within: float) -> Operation:
 
 
 async def forget_old(tx: Transaction, before: datetime, limit: int) -> int:
-    """Remove operations that ended before ``before``; returns how many."""
+    """Remove up to ``limit`` operations that ended before ``before``; returns how many.
+
+    One that was given up and that its organization still waits for is kept, for ``fsck`` to find.
+    """
     removed = 0
     for state in (OperationState.SUCCEEDED, OperationState.FAILED):
-        for operation in await tx.page(tables.operations, {"state": state}, order=("updated_at",), limit=limit):
-            if operation.updated_at >= before:
+        after: tuple[Any, ...] | None = None
+        while removed < limit:
+            ended = await tx.page(
+                tables.operations, {"state": state}, order=("updated_at", "org_id", "id"), after=after, limit=limit
+            )
+            old = [operation for operation in ended if operation.updated_at < before]
+            for operation in old[: limit - removed]:
+                if state is OperationState.SUCCEEDED or not await _is_awaited(tx, operation):
+                    await tx.remove(tables.operations, operation.org_id, operation.id)
+                    removed += 1
+            if len(old) < limit:
                 break
-            await tx.remove(tables.operations, operation.org_id, operation.id)
-            removed += 1
+            after = (old[-1].updated_at, old[-1].org_id, old[-1].id)
     return removed
 
 

@@ -1,8 +1,9 @@
 """Purging a closed organization: remove its space and every row about it, and leave a receipt.
 
-    intent (organization ``purging``) -> drop the space in batches -> remove its rows in batches -> receipt
+    intent (organization ``purging``) -> close the space and count -> drop the space -> remove its rows -> receipt
 
-The receipt says what was removed and when, and holds none of it. The organization's slugs stay quarantined.
+The receipt says what was removed and when, and holds none of it. It is counted before the first row goes, so that a
+purge that was interrupted counts right, too. The organization's slugs stay quarantined.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from orgstead import lifecycle, operations, placements, slugs
 from orgstead.audit import SYSTEM, Actor
-from orgstead.errors import ConfirmationRequired, NotFound
+from orgstead.errors import ConfirmationRequired, NotFound, OrgsteadError
 from orgstead.failpoints import failpoint
 from orgstead.model import Json, Operation, Organization, OrganizationStatus, Placement, PurgeReceipt, Role
 from orgstead.organizations import for_change
@@ -22,6 +25,8 @@ from orgstead.storage.port import SystemScope, Table, Transaction
 
 if TYPE_CHECKING:
     from orgstead.app import App
+
+log = structlog.get_logger("orgstead.purging")
 
 SCOPE = SystemScope("purge organization")
 PURGE = "organization.purge"
@@ -71,11 +76,19 @@ async def write_intent(tx: Transaction, org_id: str, app: App, actor: Actor) -> 
 
 
 async def purge_due(app: App, limit: int = 16) -> int:
-    """Begin the purge of organizations whose grace has ended, and drive it; returns how many were due."""
-    due = await app.storage.read(SCOPE, _due, app.clock(), limit)
-    for org_id in due:
-        await purge(app, org_id, SYSTEM)
-    return len(due)
+    """Begin the purge of organizations whose grace has ended, and drive it; returns how many were purged.
+
+    One that fails is logged and does not stop the others; its operation is resumed like any other.
+    """
+    purged = 0
+    for org_id in await app.storage.read(SCOPE, _due, app.clock(), limit):
+        try:
+            await purge(app, org_id, SYSTEM)
+        except OrgsteadError as error:
+            log.warning("purge.failed", organization=org_id, code=error.code)
+        else:
+            purged += 1
+    return purged
 
 
 async def _due(tx: Transaction, at: datetime, limit: int) -> list[str]:
@@ -89,24 +102,45 @@ async def _placement(tx: Transaction, org_id: str) -> Placement:
     return await tx.get(tables.placements, org_id)
 
 
-async def drop_space(app: App, operation: Operation) -> Mapping[str, Json]:
-    """Close the space and remove it; what is counted is what this attempt removed, added to earlier ones' counts."""
+async def close_and_count(app: App, operation: Operation) -> Mapping[str, Json]:
+    """Close the space, so that nothing is added any more, and count what will be removed, by table."""
     placement = await app.storage.read(SCOPE, _placement, operation.org_id)
     cell, space = app.cell(placement.cell), placements.space_of(placement)
     await cell.close_space(space)
-    removed: dict[str, int] = {}
-    while batch := await cell.drop_space(space):
-        _count(removed, batch)
+    removed = await cell.scan(space, _count_space, operation.org_id)
+    return {"removed": {**removed, **await app.storage.scan(SCOPE, _count_rows, operation.org_id)}}
+
+
+async def _count_space(tx: Transaction, org_id: str) -> dict[str, int]:
+    return {table.name: await _count(tx, table, {"org_id": org_id}) for table in tables.SPACE}
+
+
+async def _count_rows(tx: Transaction, org_id: str) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for table, column in _ROWS:
+        counts[table.name] = counts.get(table.name, 0) + await _count(tx, table, {column: org_id})
+    both = {"org_id": org_id, "subject": org_id}
+    counts[tables.idempotent_responses.name] -= await _count(tx, tables.idempotent_responses, both)
+    counts[tables.operations.name] -= 1  # the purge itself is kept for a while, for those who ask how it went
+    return counts
+
+
+async def _count(tx: Transaction, table: Table[Any], where: Mapping[str, Json]) -> int:
+    return int((await tx.aggregate(table, where))[0]["count"])
+
+
+async def drop_space(app: App, operation: Operation) -> Mapping[str, Json]:
+    placement = await app.storage.read(SCOPE, _placement, operation.org_id)
+    while await app.cell(placement.cell).drop_space(placements.space_of(placement)):
         await failpoint("delete.mid_purge")
-    return {"space": removed}
+    return {}
 
 
 async def remove_rows(app: App, operation: Operation) -> Mapping[str, Json]:
-    removed: dict[str, int] = {}
     for table, column in _ROWS:
-        while count := await app.storage.run(SCOPE, _remove_some, table, column, operation.org_id, operation.id):
-            _count(removed, {table.name: count})
-    return {"directory": removed}
+        while await app.storage.run(SCOPE, _remove_some, table, column, operation.org_id, operation.id):
+            pass
+    return {}
 
 
 async def _remove_some(tx: Transaction, table: Table[Any], column: str, org_id: str, keep: str) -> int:
@@ -117,23 +151,17 @@ async def _remove_some(tx: Transaction, table: Table[Any], column: str, org_id: 
     return len(rows)
 
 
-def _count(total: dict[str, int], more: Mapping[str, int]) -> None:
-    for name, count in more.items():
-        total[name] = total.get(name, 0) + count
-
-
 async def finish(tx: Transaction, operation: Operation, at: datetime) -> None:
     """Write the receipt and let go of the last rows, all in one transaction."""
     org_id = operation.org_id
     organization = await tx.lock(tables.organizations, org_id)
     head = await tx.get(tables.audit_heads, org_id)
-    removed = {**operation.result["space"], **operation.result["directory"]}
     receipt = PurgeReceipt(
         org_id=org_id,
         actor=operation.actor,
         closed_at=organization.closed_at,
         purged_at=at,
-        removed=removed,
+        removed=operation.result["removed"],
         audit_seq=head.seq,
         audit_hash=head.hash,
     )
@@ -158,6 +186,7 @@ operations.register(
     operations.Kind(
         PURGE,
         steps=(
+            operations.Step("close", close_and_count),
             operations.Step("space", drop_space, then="delete.after_drop"),
             operations.Step("directory", remove_rows, finish),
         ),

@@ -51,7 +51,11 @@ JOBS: tuple[tuple[str, Job, float], ...] = (
 
 
 async def run(app: App, stop: asyncio.Event) -> None:
-    """Do every job again and again until ``stop`` is set. What fails is logged and tried again."""
+    """Go on with what dead processes left, then do every job again and again until ``stop`` is set.
+
+    What fails is logged and tried again.
+    """
+    await _done(app, "adopt operations", operations.adopt_left_behind)
     async with asyncio.TaskGroup() as group:
         for name, job, pause in JOBS:
             group.create_task(_repeat(app, name, job, pause, stop))
@@ -59,13 +63,19 @@ async def run(app: App, stop: asyncio.Event) -> None:
 
 async def _repeat(app: App, name: str, job: Job, pause: float, stop: asyncio.Event) -> None:
     while not stop.is_set():
-        found = 0
-        try:
-            found = await job(app)
-        except OrgsteadError as error:
-            log.warning("worker.job_failed", job=name, code=error.code, detail=error.detail)
-        if not found:
+        if not await _done(app, name, job):
             await _sleep(stop, pause)
+
+
+async def _done(app: App, name: str, job: Job) -> int:
+    """What the job returns, or 0 when it fails: no failure, not even a fault of ours, ends the worker."""
+    try:
+        return await job(app)
+    except OrgsteadError as error:
+        log.warning("worker.job_failed", job=name, code=error.code, detail=error.detail)
+    except Exception:
+        log.exception("worker.job_failed", job=name)
+    return 0
 
 
 async def _sleep(stop: asyncio.Event, seconds: float) -> None:
