@@ -11,13 +11,15 @@ from typing import Any
 
 import pytest
 
+from orgstead import sessions
 from orgstead.access import authenticate
 from orgstead.audit import Actor, first_broken
 from orgstead.errors import BadCredentials, InvalidToken, OrganizationRequired, Overloaded, RateLimited
-from orgstead.model import Membership, OrganizationStatus, Placement, PlacementKind, Role, SlugClaim, SlugState
+from orgstead.model import Membership, OrganizationStatus, Placement, PlacementKind, Role, Session, SlugClaim, SlugState
 from orgstead.passwords import Passwords
 from orgstead.sessions import LoginResult, login, logout, refresh
 from orgstead.storage import tables
+from orgstead.storage.port import Transaction
 from tests.use_cases.accounts import ADDRESS, PASSWORD, SCOPE, WRONG, CountingPasswords, World
 
 pytestmark = pytest.mark.anyio
@@ -454,6 +456,19 @@ async def test_a_session_without_its_grounds_is_over(world: World, gone: str) ->
         await world.remove(tables.sessions, first.session_id)
     else:
         await world.replace(tables.users, replace(user, epoch=2))
+    with pytest.raises(InvalidToken):
+        await refresh(world.app, first.refresh_token)
+
+
+async def test_a_session_that_is_removed_meanwhile_is_over(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await entered(world)
+    session = await world.session(first.session_id)
+
+    async def as_it_was(tx: Transaction, session_id: str) -> Session:
+        return session
+
+    await world.remove(tables.sessions, session.id)
+    monkeypatch.setattr(sessions, "_session", as_it_was)
     with pytest.raises(InvalidToken):
         await refresh(world.app, first.refresh_token)
 
