@@ -156,9 +156,13 @@ class Service:
         people = {Role.OWNER: await self.logged_in(located.organization, owner, Role.OWNER)}
         for role in (Role.ADMIN, Role.MEMBER, Role.VIEWER):
             user = await self.stored_user()
-            await self.app.run(SCOPE, members.add, located.organization.id, user.id, role, SYSTEM, self.watch())
+            await self.join(located.organization, user, role)
             people[role] = await self.logged_in(located.organization, user, role)
         return Standing(located.organization, located.placement, people)
+
+    async def join(self, organization: Organization, user: User, role: Role) -> None:
+        """Make the person a member."""
+        await self.app.run(SCOPE, members.add, organization.id, user.id, role, SYSTEM, self.watch())
 
     async def suspended(self, name: str, by: str = OWNER) -> Standing:
         """An organization that its owner, or the operator, suspended after everyone had logged in."""

@@ -126,13 +126,18 @@ async def test_one_of_a_hundred_creates_of_one_name_succeeds(service: Service) -
     assert len(await service.rows(tables.placements)) == 2
 
 
+def sign_up_at(path: str) -> dict[str, Any]:
+    """What a stranger sends to sign up."""
+    return {"name": "Nova", "owner": OWNER} if path.startswith("/v1") else {"organization_name": "Nova", **OWNER}
+
+
 # --- sign-up modes --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", ["/v1/organizations", "/org/create"])
 async def test_a_closed_service_lets_no_stranger_sign_up(services: Services, path: str) -> None:
     async with services(signup="closed") as service:
-        body = {"name": "Nova", "owner": OWNER} if path.startswith("/v1") else {"organization_name": "Nova", **OWNER}
+        body = sign_up_at(path)
         problem(await service.ask("POST", path, body=body), 403, "signup.closed")
         acme = await service.organization("Acme")
         assert (await service.ask("POST", "/v1/organizations", acme.owner, {"name": "Nova"})).status_code == 201
@@ -141,10 +146,10 @@ async def test_a_closed_service_lets_no_stranger_sign_up(services: Services, pat
 @pytest.mark.parametrize("path", ["/v1/organizations", "/org/create"])
 async def test_a_sign_up_token_is_asked_for(services: Services, path: str) -> None:
     async with services(signup="token", signup_token=SIGNUP_TOKEN) as service:
-        body = {"name": "Nova", "owner": OWNER} if path.startswith("/v1") else {"organization_name": "Nova", **OWNER}
+        body = sign_up_at(path)
         problem(await service.ask("POST", path, body=body), 401, "auth.required")
         for wrong in (SIGNUP_TOKEN + "x", SIGNUP_TOKEN[:-1], "é"):
-            headers = {"authorization": f"Bearer {wrong}".encode()}
+            headers = {b"authorization": f"Bearer {wrong}".encode()}
             answer = await service.client.post(path, json=body, headers=headers)
             problem(answer, 401, "auth.token_invalid")
         assert await service.rows(tables.organizations) == []
@@ -227,8 +232,12 @@ async def test_a_cursor_is_good_for_its_own_list_and_person_only(service: Servic
     problem(answer, 400, "cursor.invalid")
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=201", "limit=-1", "limit=1e3", "limit=", "limit=NaN",
-                                   "limit=%201", "limit=1_0", "limit=1&limit=2", "offset=5", "filter[org_id]=x"])  # fmt: skip
+BAD_QUERIES = """
+limit=0 limit=201 limit=-1 limit=1e3 limit= limit=NaN limit=%201 limit=1_0 limit=1&limit=2 offset=5 filter[org_id]=x
+"""
+
+
+@pytest.mark.parametrize("query", BAD_QUERIES.split())
 async def test_a_query_that_is_not_understood_is_refused(service: Service, query: str) -> None:
     acme = await service.organization("Acme")
     problem(await service.ask("GET", f"/v1/organizations?{query}", acme.owner), 422, "request.invalid")
@@ -332,7 +341,7 @@ async def test_of_two_renames_at_once_one_is_refused_or_both_happen_in_turn(serv
     assert located.organization.operation_id is None
 
 
-# --- plans, suspending, ending ------------------------------------------------------------------------------------------
+# --- plans, suspending, ending --------------------------------------------------------------------------------------
 
 
 async def test_a_plan_changes_where_the_data_can_stay(service: Service) -> None:
