@@ -37,22 +37,25 @@ def configure(
     ``format`` auto is text on a terminal and JSON elsewhere. ``color`` None means: as the terminal allows.
     """
     stream = sys.stderr if stream is None else stream
-    text = format == "text" or (format == "auto" and stream.isatty())
+    text = is_text(format, stream)
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
         structlog.stdlib.ExtraAdder(),
         _without_color_message,
         structlog.processors.format_exc_info,
         redact,
     ]
     renderer: list[Processor] = (
-        [one_line, structlog.dev.ConsoleRenderer(colors=stream.isatty() if color is None else color)]
+        [
+            one_line,
+            structlog.dev.ConsoleRenderer(colors=stream.isatty() if color is None else color, timestamp_key="time"),
+        ]
         if text
-        else [structlog.processors.EventRenamer("message"), structlog.processors.JSONRenderer(default=repr)]
+        else [structlog.processors.JSONRenderer(default=repr)]
     )
     handler = logging.StreamHandler(stream)
     handler.setFormatter(
@@ -78,6 +81,11 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def is_text(format: Literal["auto", "text", "json"], stream: TextIO) -> bool:
+    """Whether lines to ``stream`` are text for people; JSON for machines otherwise."""
+    return format == "text" or (format == "auto" and stream.isatty())
 
 
 def redact(_logger: Any, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -34,13 +34,13 @@ def logged(format: Any, **event: Any) -> str:
 
 def test_a_line_is_json() -> None:
     line = json.loads(logged("json", request_id="r1", status=200))
-    assert line["message"] == "it.happened"
+    assert line["event"] == "it.happened"
     assert (line["request_id"], line["status"], line["level"], line["logger"]) == ("r1", 200, "info", "orgstead.test")
-    assert line["timestamp"].endswith("Z")
+    assert line["time"].endswith("Z")
 
 
 def test_without_a_terminal_auto_is_json() -> None:
-    assert json.loads(logged("auto"))["message"] == "it.happened"
+    assert json.loads(logged("auto"))["event"] == "it.happened"
 
 
 @pytest.mark.parametrize("format", ["json", "text"])
@@ -84,7 +84,7 @@ def test_loggers_of_others_take_the_same_way() -> None:
     logs.configure(format="json", stream=stream)
     logging.getLogger("uvicorn.error").warning("at %s", "port 1", extra={"token": CANARY, "color_message": "no"})
     line = json.loads(stream.getvalue())
-    assert (line["message"], line["logger"], line["level"]) == ("at port 1", "uvicorn.error", "warning")
+    assert (line["event"], line["logger"], line["level"]) == ("at port 1", "uvicorn.error", "warning")
     assert line["token"] == logs.REDACTED
     assert "color_message" not in line
 
@@ -108,4 +108,4 @@ def test_the_level_is_kept_to_and_the_last_configuration_holds() -> None:
     structlog.get_logger("orgstead.test").info("quiet")
     structlog.get_logger("orgstead.test").warning("loud")
     assert first.getvalue() == ""
-    assert [json.loads(line)["message"] for line in second.getvalue().splitlines()] == ["loud"]
+    assert [json.loads(line)["event"] for line in second.getvalue().splitlines()] == ["loud"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import typer
@@ -19,9 +19,9 @@ MASK = "********"
 app = group("Show the settings and where they come from.")
 
 
-def configuration(options: Options) -> Configuration:
-    """The configuration under the global options; what is odd about it is told on standard error."""
-    found = load({"database_url": options.database_url}, file=options.config)
+def configuration(options: Options, flags: Mapping[str, Any] | None = None) -> Configuration:
+    """The configuration under the global options and these flags; what is odd about it is told on standard error."""
+    found = load({"database_url": options.database_url, **(flags or {})}, file=options.config)
     for warning in found.warnings:
         Output(options).say(f"warning: {warning}")
     return found

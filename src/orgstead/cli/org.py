@@ -9,12 +9,14 @@ from typing import Annotated, Any
 import typer
 
 from orgstead import creation, organizations, purging, renaming
+from orgstead.api import views
 from orgstead.app import App
 from orgstead.audit import OPERATOR
 from orgstead.cli.commands import command, group
 from orgstead.cli.local import SCOPE, as_rows, everything, reading, writing
 from orgstead.cli.output import Output
 from orgstead.creation import NewOrganization
+from orgstead.errors import ConfirmationRequired
 from orgstead.model import Organization, OrganizationStatus
 from orgstead.organizations import Located
 from orgstead.renaming import NewName
@@ -28,28 +30,11 @@ Which = Annotated[str, typer.Argument(metavar="ORGANIZATION", help="Its id, slug
 
 def shown(located: Located) -> dict[str, Any]:
     """The organization as the API shows it, with what only the operator sees."""
-    organization, placement = located.organization, located.placement
+    organization = located.organization
     return {
-        "object": "organization",
-        "id": organization.id,
-        "name": organization.name,
-        "slug": organization.slug,
-        "collection_name": placement.space,
-        "plan": organization.plan,
-        "status": organization.status,
-        "external_id": organization.external_id,
-        "metadata": organization.metadata,
-        "placement": {
-            "cell": placement.cell,
-            "kind": placement.kind,
-            "epoch": placement.epoch,
-            "state": placement.state,
-        },
+        **views.organization(organization, located.placement),
         "suspended_by": organization.suspended_by,
         "purge_at": organization.purge_at,
-        "version": organization.version,
-        "created_at": organization.created_at,
-        "updated_at": organization.updated_at,
     }
 
 
@@ -149,9 +134,9 @@ def delete(
     async def work(app: App, out: Output) -> None:
         org_id = await _resolved(app, organization)
         found = (await app.storage.read(SCOPE, organizations.get, org_id)).organization
-        if purge:
-            purging.confirm(found, confirm)
-        else:
+        if purge and confirm != found.slug:
+            raise ConfirmationRequired(next="add --confirm with its slug")
+        if not purge:
             out.confirm(f"Close {found.name} ({found.slug})? Its members lose access at once.")
         if not (purge and found.status is OrganizationStatus.CLOSED):
             grace = timedelta(days=app.settings.delete_grace_days)

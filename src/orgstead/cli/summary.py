@@ -23,9 +23,16 @@ class Entry(NamedTuple):
 
 
 COMMANDS: dict[str, Entry] = {
+    "up": Entry("Run", "up", "Start the service here, making what it needs."),
+    "serve": Entry("Run", "serve", "Serve the API, for production."),
+    "worker": Entry("Run", "worker", "Do the background work in a process of its own."),
+    "demo": Entry("Run", "demo", "Load demo data, and remove it."),
     "org": Entry("Work", "org", "Create, list and change organizations."),
     "operation": Entry("Work", "operation", "Look at operations: work of several steps, running and done."),
+    "doctor": Entry("Operate", "doctor", "Check whether this installation is fit to serve."),
+    "fsck": Entry("Operate", "fsck", "Check whether everything agrees with everything else."),
     "db": Entry("Operate", "db", "Upgrade, check and back up the database."),
+    "openapi": Entry("Install", "openapi", "Print the OpenAPI document of the HTTP API."),
     "version": Entry("Install", "version", "Show the version of orgstead and of what it runs on."),
     "config": Entry("Install", "config", "Show the settings and where they come from."),
     "completion": Entry("Install", "completion", "Print the completion script of a shell."),

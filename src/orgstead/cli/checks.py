@@ -1,0 +1,198 @@
+"""Is this installation fit to serve? Looks, and changes nothing: also beside a running service."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shutil
+import stat
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+
+from orgstead import operations
+from orgstead.app import KEY_FILE, App
+from orgstead.config import Configuration
+from orgstead.errors import OrgsteadError
+from orgstead.settings import Settings
+from orgstead.storage import describe, open_storage
+from orgstead.storage.port import Storage, SystemScope
+
+SCOPE = SystemScope("doctor")
+FEW_BYTES = 1 << 30
+TOO_FEW_BYTES = 100 << 20
+DESCRIPTORS_BESIDE_CONNECTIONS = 128
+OLDEST_CREDIBLE_TIME = datetime(2026, 11, 1, tzinfo=UTC)
+"""When this version was written: an earlier clock is wrong, and tokens would be too."""
+CLOCK_TOLERANCE = timedelta(seconds=60)
+
+
+class Status(StrEnum):
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check found. ``next`` is the command or step that mends it."""
+
+    check: str
+    status: Status
+    detail: str
+    next: str | None = None
+
+
+def ok(check: str, detail: str) -> Finding:
+    return Finding(check, Status.OK, detail)
+
+
+def warn(check: str, detail: str, next: str | None = None) -> Finding:
+    return Finding(check, Status.WARN, detail, next)
+
+
+def fail(check: str, detail: str, next: str | None = None) -> Finding:
+    return Finding(check, Status.FAIL, detail, next)
+
+
+async def examine(configuration: Configuration) -> list[Finding]:
+    """Every check's findings, in a fixed order."""
+    settings = configuration.settings
+    found = [_configuration(configuration), *_production(settings), *_folders(settings)]
+    found += [finding async for finding in _database(settings)]
+    return [*found, *_disk(settings), _clock(), _open_files(settings)]
+
+
+def _configuration(configuration: Configuration) -> Finding:
+    if configuration.warnings:
+        return warn("configuration", " ".join(configuration.warnings), "orgstead config docs")
+    return ok(
+        "configuration", f"Mode {configuration.settings.mode}; {len(configuration.sources)} settings of your own."
+    )
+
+
+def _production(settings: Settings) -> list[Finding]:
+    """What production needs that is not there: a fault in production mode as far as it would not start, else advice."""
+    found = []
+    if settings.mode == "dev":
+        found.append(
+            warn("production", "The mode is dev: keys are made without asking.", "set ORGSTEAD_MODE=production")
+        )
+    if settings.secret_key is None:
+        found.append(
+            (fail if settings.mode == "production" else warn)(
+                "production", "There is no secret_key; production needs one.", "set ORGSTEAD_SECRET_KEY_FILE"
+            )
+        )
+    if not (settings.public_url or "").startswith("https://"):
+        found.append(
+            warn(
+                "production",
+                "public_url is not an https:// address: passwords would travel in the clear.",
+                "set ORGSTEAD_PUBLIC_URL",
+            )
+        )
+    if settings.signup == "open":
+        found.append(warn("production", "Everybody may create organizations.", "set ORGSTEAD_SIGNUP=token or closed"))
+    return found or [ok("production", "Nothing is missing.")]
+
+
+def _folders(settings: Settings) -> list[Finding]:
+    folders = {settings.data_folder, describe(settings.database_url).folder} - {None}
+    return [_folder(folder) for folder in sorted(folder for folder in folders if folder)]
+
+
+def _folder(folder: Path) -> Finding:
+    check = "data folder"
+    try:
+        mode = folder.stat().st_mode
+    except FileNotFoundError:
+        return warn(check, f"{folder} is not there yet; the first start makes it.", "orgstead up")
+    except OSError as error:
+        return fail(check, f"{folder} cannot be looked at: {error.strerror}.")
+    if not stat.S_ISDIR(mode) or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        return fail(check, f"{folder} is not a folder that this user can write to.")
+    if mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return warn(check, f"Others on this machine may look into {folder}.", f"chmod 700 {folder}")
+    return ok(check, f"{folder} is ours alone.")
+
+
+def _key(settings: Settings, storage: Storage) -> Finding:
+    """Whether the keys can be read and are strong. Makes none: a key file that is missing is told, not made."""
+    check, file = "keys", settings.data_folder / KEY_FILE
+    if settings.secret_key is None and settings.mode == "dev" and not file.exists():
+        return warn(check, f"The key file {file} is not there yet; the first start makes it.", "orgstead up")
+    try:
+        keys = App(settings, storage).keys
+    except OrgsteadError as error:
+        return fail(check, error.detail, error.next)
+    return ok(check, f"{keys!r}; tokens are signed with {settings.jwt.algorithm}.")
+
+
+async def _database(settings: Settings) -> AsyncIterator[Finding]:
+    try:
+        storage = await open_storage(settings.database_url, writable=False)
+    except OrgsteadError as error:
+        yield fail("database", error.detail, error.next)
+        return
+    try:
+        stats = await storage.stats()
+        yield ok("database", ", ".join(f"{name} {value}" for name, value in stats.items()))
+        yield _budget(settings, int(stats.get("dedicated_spaces", 0)))
+        await storage.check()
+        yield ok("schema", f"Version {stats['schema_version']} is this version's.")
+        yield await _clock_against(storage)
+        yield _key(settings, storage)
+    except OrgsteadError as error:
+        yield fail("schema", error.detail, error.next)
+    finally:
+        await storage.close()
+
+
+def _budget(settings: Settings, dedicated: int) -> Finding:
+    budget, check = settings.placement, "dedicated spaces"
+    detail = f"{dedicated} of {budget.max_dedicated}."
+    if dedicated >= budget.max_dedicated:
+        return fail(check, f"{detail} No more can be made.", "raise ORGSTEAD_PLACEMENT__MAX_DEDICATED")
+    if dedicated >= budget.warn_dedicated:
+        return warn(check, f"{detail} The budget will be used up.", "put new organizations on a pooled plan")
+    return ok(check, detail)
+
+
+async def _clock_against(storage: Storage) -> Finding:
+    """A clock that was set back would make new things look older than the old ones, and tokens valid again."""
+    newest = await storage.read(SCOPE, operations.page, {}, after=None, limit=1)
+    if newest and newest[0].created_at > datetime.now(UTC) + CLOCK_TOLERANCE:
+        return fail(
+            "clock", "The database has entries from the future: a clock was wrong, or is.", "timedatectl status"
+        )
+    return ok("clock", "No entry of the database is from the future.")
+
+
+def _clock() -> Finding:
+    if datetime.now(UTC) < OLDEST_CREDIBLE_TIME:
+        return fail("clock", "The clock is behind the day on which this version was written.", "timedatectl status")
+    return ok("clock", "The time is credible.")
+
+
+def _disk(settings: Settings) -> list[Finding]:
+    folder = describe(settings.database_url).folder
+    if folder is None:
+        return []
+    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    free = shutil.disk_usage(there).free
+    detail = f"{free >> 20} MiB are free."
+    if free < TOO_FEW_BYTES:
+        return [fail("disk", detail, "make room, or move the database to a larger disk")]
+    return [warn("disk", detail, "make room") if free < FEW_BYTES else ok("disk", detail)]
+
+
+def _open_files(settings: Settings) -> Finding:
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.http.max_connections + DESCRIPTORS_BESIDE_CONNECTIONS
+    if hard != resource.RLIM_INFINITY and hard < wanted:
+        detail = f"At most {hard} files may be open; {settings.http.max_connections} connections need {wanted}."
+        return warn("open files", detail, f"raise the limit (LimitNOFILE={wanted} in a systemd unit)")
+    return ok("open files", "Enough for http.max_connections.")

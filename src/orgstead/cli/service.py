@@ -1,0 +1,137 @@
+"""Running the service: ``up``, ``serve`` and ``worker`` share what is here."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any
+
+import orjson
+import structlog
+
+from orgstead import logs, worker
+from orgstead.api import application, management
+from orgstead.api.access_log import AccessLog
+from orgstead.api.http_protocol import ConnectionOptions
+from orgstead.api.listening import Address
+from orgstead.api.metrics import RequestMetrics
+from orgstead.api.server import Bound, ServerOptions, serve
+from orgstead.app import App
+from orgstead.cli.config import configuration
+from orgstead.cli.output import Options, Output
+from orgstead.settings import Settings
+
+log = structlog.get_logger("orgstead.service")
+requests = structlog.get_logger("orgstead.http")
+
+
+def settings_for(options: Options, flags: Mapping[str, Any]) -> Settings:
+    """The settings under the global options and these flags (by dotted path), and logging set up as they say."""
+    settings = configuration(options, flags).settings
+    logs.configure(format=settings.log.format, level=settings.log.level, color=Output(options).color)
+    return settings
+
+
+@asynccontextmanager
+async def prepared(settings: Settings, *, migrate: bool) -> AsyncIterator[App]:
+    """The App, able to serve. Its schema is brought up to date with ``migrate``; else an old one is refused."""
+    app = await App.open(settings)
+    try:
+        if migrate:
+            await app.storage.migrate()
+        await app.check()
+        yield app
+    finally:
+        await app.close()
+
+
+async def run(app: App, ready: Callable[[Bound], object], *, with_worker: bool) -> None:
+    """Serve until a signal ends it. A worker that breaks ends the service too, for a supervisor to start it again."""
+    metrics, access_log = RequestMetrics(), _access_log(app.settings)
+    public = application.build(app, access_log=access_log, metrics=metrics)
+    private = management.build(app, metrics=metrics)
+    try:
+        async with _working(app) if with_worker else contextlib.nullcontext():
+            await serve(public, private, _server_options(app.settings), ready=ready)
+    finally:
+        if access_log:
+            access_log.flush()
+
+
+def _access_log(settings: Settings) -> AccessLog | None:
+    """The log of requests, on standard error with all others; none where ``log.level`` is above info."""
+    if settings.log.level not in ("debug", "info"):
+        return None
+    return AccessLog(_as_text if logs.is_text(settings.log.format, sys.stderr) else _as_json)
+
+
+def _as_json(lines: bytes) -> None:
+    sys.stderr.buffer.write(lines)
+    sys.stderr.buffer.flush()
+
+
+def _as_text(lines: bytes) -> None:
+    for line in lines.splitlines():
+        fields = orjson.loads(line)
+        del fields["time"], fields["level"]
+        requests.info(fields.pop("event"), **fields)
+
+
+@asynccontextmanager
+async def _working(app: App) -> AsyncIterator[None]:
+    stop = asyncio.Event()
+    task = asyncio.create_task(worker.run(app, stop))
+
+    def end_service(_task: asyncio.Task[None]) -> None:
+        if not stop.is_set():
+            signal.raise_signal(signal.SIGTERM)
+
+    task.add_done_callback(end_service)
+    try:
+        yield
+    finally:
+        stop.set()
+        await task
+
+
+async def work_until_signal(app: App) -> None:
+    """The background loops alone, until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    log.info("worker.started")
+    await worker.run(app, stop)
+    log.info("worker.stopped")
+
+
+def _server_options(settings: Settings) -> ServerOptions:
+    return ServerOptions(
+        public=Address(settings.http.host, settings.http.port),
+        management=Address(settings.management.host, settings.management.port, flag="--management-port"),
+        connections=ConnectionOptions(
+            header_seconds=settings.http.header_timeout_seconds, max_connections=settings.http.max_connections
+        ),
+        shutdown_seconds=settings.http.shutdown_seconds,
+    )
+
+
+def on_terminal() -> bool:
+    """Whether people are watching: they get a few words, machines a log line."""
+    return sys.stderr.isatty()
+
+
+def addresses(settings: Settings, bound: Bound) -> tuple[str, str]:
+    """Where the API and the management port answer."""
+    public = settings.public_url or f"http://{_in_url(settings.http.host)}:{bound.public}"
+    return public, f"http://{_in_url(settings.management.host)}:{bound.management}"
+
+
+def _in_url(host: str) -> str:
+    """The host as a person on this machine can reach it."""
+    reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not listened on
+    return f"[{reachable}]" if ":" in reachable else reachable

@@ -1,0 +1,129 @@
+"""``orgstead up``: from nothing to a running service in one command."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import secrets
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orgstead import __version__
+from orgstead.api import server
+from orgstead.api.server import Bound
+from orgstead.cli import demo, service
+from orgstead.cli.commands import command, single
+from orgstead.cli.output import Options, Output
+from orgstead.cli.serve import Host, ManagementPort, Port
+from orgstead.settings import Settings
+from orgstead.storage import describe, open_storage
+
+app = single()
+
+
+@command(app, "up")
+def up(
+    ctx: typer.Context,
+    host: Host = None,
+    port: Port = None,
+    management_port: ManagementPort = None,
+    with_demo: Annotated[bool, typer.Option("--demo", help="Load demo data: organizations with members.")] = False,
+) -> None:
+    """Start the service here, making what it needs: the data folder, the key, the database."""
+    flags = {"http.host": host, "http.port": port, "management.port": management_port}
+    server.run(_up(ctx.obj, service.settings_for(ctx.obj, flags), with_demo))
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What was found and made before the service began to answer."""
+
+    settings: Settings
+    new: bool
+    schema_version: int
+    server: str
+    demo: demo.Loaded | None
+
+
+async def _up(options: Options, settings: Settings, with_demo: bool) -> None:
+    new = await _is_new(settings)
+    async with service.prepared(settings, migrate=new or settings.mode == "dev") as opened:
+        loaded = await demo.load(opened, Output(options)) if with_demo else None
+        stats = await opened.storage.stats()
+        start = Start(settings, new, int(stats["schema_version"]), str(stats["server"]), loaded)
+
+        def ready(bound: Bound) -> None:
+            api, management = service.addresses(settings, bound)
+            if service.on_terminal():
+                print(told(start, api, management), file=sys.stderr, flush=True)
+            else:
+                service.log.info("service.started", api=api, management=management, mode=settings.mode, new=new)
+
+        await service.run(opened, ready, with_worker=True)
+    service.log.info("service.stopped")
+
+
+async def _is_new(settings: Settings) -> bool:
+    """Whether the database has no schema yet. Makes it where it is a file."""
+    storage = await open_storage(settings.database_url)
+    try:
+        return (await storage.stats())["schema_version"] == 0
+    finally:
+        await storage.close()
+
+
+def told(start: Start, api: str, management: str) -> str:
+    """The words at the start: all there is to know the first time, one line from then on."""
+    if not start.new:
+        return f"orgstead {__version__}   API {api}/v1   management {management}   stop with Ctrl+C"
+    settings = start.settings
+    lines = [f" orgstead {__version__} · Python {platform.python_version()}", *_made(start), ""]
+    lines += [
+        f"   API         {api}/v1       docs: /docs · /openapi.json",
+        f"   Management  {management}/readyz   /metrics",
+        "",
+        *_first_step(settings, api),
+        "",
+    ]
+    if settings.mode == "dev":
+        lines.append(" ! Mode dev: the key was made for you, one process.   Before production: orgstead doctor")
+    return "\n".join([*lines, " Stop with Ctrl+C. Try: orgstead org list", ""])
+
+
+def _made(start: Start) -> list[str]:
+    folder = describe(start.settings.database_url).folder
+    key = "" if start.settings.secret_key else ", key file mode 0600"
+    place = f"{_relative(folder)} (new; {start.server}{key})" if folder else f"{start.server}{key}"
+    made = [f" ✓ Data folder      {place}", f" ✓ Schema           version {start.schema_version}"]
+    if start.demo:
+        counts = f"{start.demo.organizations} organizations, {start.demo.members} members"
+        made.append(f" ✓ Demo data        {counts} (remove: orgstead demo drop)")
+    return made
+
+
+def _relative(folder: Path) -> str:
+    here = os.path.relpath(folder)
+    return str(folder) if here.startswith("..") else f"./{here}"
+
+
+def _first_step(settings: Settings, api: str) -> list[str]:
+    """The command that makes the first organization, ready to be copied; with a password nobody else knows."""
+    if settings.signup == "closed":
+        return [" → Sign-up is closed. Create organizations with: orgstead org create (while the service is stopped)"]
+    body = {
+        "organization_name": "Acme Labs",
+        "email": "you@example.com",
+        "password": secrets.token_urlsafe(12),
+    }
+    token = ' \\\n     -H "Authorization: Bearer $ORGSTEAD_SIGNUP_TOKEN"' if settings.signup == "token" else ""
+    return [
+        " → Create the first organization (this password was made up just now; put yours in its place)",
+        f"   curl -X POST {api}/org/create -H 'Content-Type: application/json'{token} \\",
+        f"     -d {shlex.quote(json.dumps(body))}",
+    ]
