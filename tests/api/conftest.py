@@ -11,7 +11,7 @@ import pytest
 
 from orgstead.api import application
 from tests.api.actors import Service
-from tests.apps import new_app
+from tests.api.opening import new_app
 from tests.engines import selected
 from tests.watch import Watch
 

@@ -12,7 +12,7 @@ from orgstead.organizations import MAX_METADATA_BYTES, OPERATOR
 from orgstead.storage import tables
 from tests.api.actors import PASSWORD, Service, problem
 from tests.api.conftest import Services
-from tests.apps import SIGNUP_TOKEN
+from tests.api.opening import SIGNUP_TOKEN
 
 pytestmark = pytest.mark.anyio
 
@@ -108,7 +108,8 @@ async def test_nothing_of_the_input_comes_back(service: Service) -> None:
 
 
 async def test_a_body_that_is_no_object_or_missing_is_refused(service: Service) -> None:
-    for body in ([], "x", 7, True, None):
+    bodies: list[Any] = [[], "x", 7, True, None]
+    for body in bodies:
         problem(await service.ask("POST", "/v1/auth/login", body=body), 422, "request.invalid")
 
 

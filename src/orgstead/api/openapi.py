@@ -88,6 +88,9 @@ def _complete(made: dict[str, Any], api: FastAPI) -> None:
         for method, operation in operations.items():
             _complete_operation(operation, path, method, routes[path, method])
     _without_null_defaults(components["schemas"])
+    for name, schema in components["schemas"].items():
+        if issubclass(getattr(schemas, name, schemas.Output), schemas.Input):
+            schema["examples"] = [_example(schema)]
 
 
 def _routes(api: FastAPI) -> Iterator[tuple[str, str, APIRoute]]:
@@ -130,6 +133,11 @@ def _complete_operation(operation: dict[str, Any], path: str, method: str, route
 
 def _admits_strangers(dependant: Dependant) -> bool:
     return any(getattr(part.call, "__optional__", False) for part in dependant.dependencies)
+
+
+def _example(schema: dict[str, Any]) -> dict[str, Any]:
+    """A whole body, made of the examples of its members."""
+    return {name: member["examples"][0] for name, member in schema["properties"].items()}
 
 
 def _without_null_defaults(node: Any) -> None:
