@@ -58,6 +58,7 @@ def canonical_email(email: str) -> tuple[str, str]:
 
 
 async def find_by_email(tx: Transaction, email_key: str) -> User | None:
+    """The account of this canonical address (the key that ``canonical_email`` gives), or None."""
     return await tx.find(tables.users, email_key=email_key)
 
 

@@ -253,6 +253,7 @@ async def logout(app: App, session_id: str, *, actor: Actor) -> None:
 
 
 async def end(tx: Transaction, session_id: str, actor: Actor, at: datetime) -> None:
+    """End the session unless it is over already, or was never there."""
     session = await _session(tx, session_id)
     if session is not None and session.revoked_at is None:
         await _end(tx, session, "session.ended", actor, at)
