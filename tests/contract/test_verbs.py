@@ -114,12 +114,15 @@ OPTIONAL = [
 
 @pytest.mark.parametrize(("table", "columns"), OPTIONAL, ids=[table.name for table, _ in OPTIONAL])
 async def test_p06_none_is_exempt_from_unique(storage: Storage, table: Table[Any], columns: tuple[str, ...]) -> None:
-    """Promise 6: a None among the values of a unique constraint exempts the row."""
+    """Promise 6: a None among the values of a unique constraint exempts the row, so that it finds no row either."""
     nothing: dict[str, Any] = {column: None for column in columns if column_types(table)[column][1]}
     rows = [sample(table, org_id(), **nothing) for _ in range(3)]
     for row in rows:
         await do(storage, SYSTEM, "add", table, row)
     assert await look(storage, SYSTEM, "get", table, *key_of(table, rows[2])) == rows[2]
+    asked = {column: nothing.get(column, getattr(rows[0], column)) for column in columns}
+    assert await look(storage, SYSTEM, "find", table, **asked) is None
+    assert await do(storage, SYSTEM, "take", table, **asked) is None
 
 
 @pytest.mark.parametrize("verb", ["find", "take"])

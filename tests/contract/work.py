@@ -88,8 +88,7 @@ async def listed(storage: Storage, org: str, *names: str | None, limit: int = 10
     while page := await storage.spaces(after=found[-1][0] if found else "", limit=limit):
         assert len(page) <= limit
         found += page
-    marks = [mark for mark, _ in found]
-    assert len(marks) == len(set(marks))
+        assert len(found) == len({mark for mark, _ in found}), "a space is listed twice"
     return [space for _, space in found if space.org_id == org or (space.name and space.name in names)]
 
 
