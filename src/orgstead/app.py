@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from functools import cached_property
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
-from orgstead import kit
+from orgstead import creation, kit, purging, renaming
 from orgstead.cursors import Cursors
 from orgstead.errors import ConfigurationError
 from orgstead.keys import Keys, load_or_create_key_file, parse_signing_keys
@@ -23,6 +23,9 @@ from orgstead.tokens import Tokens
 
 T = TypeVar("T")
 P = ParamSpec("P")
+
+OPERATIONS = (creation.CREATE, renaming.RENAME, purging.PURGE)
+"""The kinds of operations: whoever has an App can complete each, because importing it has registered them."""
 
 KEY_FILE = "secret.key"
 """Name of the key file that dev mode makes in the data folder."""
@@ -133,9 +136,12 @@ class App:
     def passwords(self) -> Passwords:
         settings = self.settings.passwords
         return Passwords(
-            memory_kib=settings.memory_kib, iterations=settings.iterations, parallelism=settings.parallelism
+            memory_kib=settings.memory_kib,
+            iterations=settings.iterations,
+            parallelism=settings.parallelism,
+            min_length=settings.min_length,
         )
 
     @cached_property
     def throttles(self) -> Throttles:
-        return Throttles()
+        return Throttles(clock=self.clock)
