@@ -129,7 +129,11 @@ async def test_p09_a_name_that_is_another_organizations_now(storage: Storage) ->
         await do(storage, stale, "get", records, *key_of(records, row))
     with pytest.raises(PlacementMoved):
         await storage.run(stale, store, stale)
+    for step in (storage.drop_space(stale), storage.open_space(stale), storage.rename_space(stale, space_name())):
+        with pytest.raises(SpaceMismatch):
+            await step
     await storage.close_space(stale)
+    assert await rows_of(storage, heir, records) == [row]
     assert await storage.run(heir, enter, heir) is True
 
 
@@ -150,11 +154,11 @@ async def test_p09_drop_removes_and_counts_everything(storage: Storage, kind: Pl
     """``drop_space``: rows removed by table until None; then None for ever. The neighbour keeps its rows."""
     space, neighbour = space_of(org_id(), kind), space_of(org_id(), kind)
     for each in (space, neighbour):
-        await storage.create_space(each, slots=2)
+        await storage.create_space(each, slots=3)
         await storage.run(each, store, each, 7)
     calls = await drop(storage, space, batch=3)
     assert sum(call.get("records", 0) for call in calls) == 7
-    assert sum(call.get("slots", 0) for call in calls) == 2
+    assert sum(call.get("slots", 0) for call in calls) == 3
     if len(calls) > 1:
         assert max(call.get("records", 0) for call in calls) <= 3
     assert await storage.drop_space(space) is None
@@ -173,6 +177,23 @@ async def test_p09_drop_of_a_pooled_space_is_in_batches(storage: Storage) -> Non
     assert first.get("records", 0) <= 2
     assert len(await rows_of(storage, space, records)) == 5 - first.get("records", 0)
     assert sum(call.get("records", 0) for call in [first, *await drop(storage, space, batch=2)]) == 5
+
+
+@every_kind
+async def test_p09_a_stale_step_touches_no_later_epoch(storage: Storage, kind: PlacementKind) -> None:
+    """Promise 9: who resumes with the epoch of before neither drops, reopens nor remakes what came after it."""
+    stale = space_of(org_id(), kind)
+    await storage.create_space(stale)
+    await storage.run(stale, store, stale)
+    await storage.close_space(stale)
+    later = replace(stale, epoch=2)
+    await storage.open_space(later)
+    for step in (storage.drop_space(stale), storage.open_space(stale), storage.create_space(stale)):
+        with pytest.raises(SpaceMismatch):
+            await step
+    await storage.close_space(stale)
+    assert await states(storage, later) == {(2, 0): (SlotState.OPEN, 1, 10)}
+    assert len(await rows_of(storage, later, records)) == 1
 
 
 @every_kind
