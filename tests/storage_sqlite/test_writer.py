@@ -341,10 +341,12 @@ async def test_another_process_with_the_write_lock_delays_but_does_not_break(
     await storage.run(SYSTEM, add, "evt_1")
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
+    statements = recorded(storage)
     async with paused(storage):
         tasks = await submitted(*(storage.run(SYSTEM, add, f"evt_busy_{n}") for n in range(10)))
     outcomes = await asyncio.gather(*tasks, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {StorageBusy}
+    assert statements.count("BEGIN IMMEDIATE") == 1  # ten callers wait for the lock once, not one after the other
     assert await stored(storage) == ["evt_1"]
     other.execute("ROLLBACK")
     other.close()

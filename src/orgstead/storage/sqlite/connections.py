@@ -22,6 +22,11 @@ OLDEST = (3, 37, 0)
 _READER_TIMEOUT_MS = 1000
 _CACHED_STATEMENTS = 1024
 _WAL_LIMIT = 64 * 1024 * 1024
+_CHECKPOINT_PAGES = 4000
+"""The log is folded into the file each 16 MiB: pages that many commits touch are written there once."""
+
+_WRITER_CACHE_KIB = 16 * 1024
+_READER_CACHE_KIB = 8 * 1024
 
 
 def claim(location: Location) -> WriterLock:
@@ -88,6 +93,8 @@ def open_writer(location: Location) -> sqlite3.Connection:
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what is purged must not stay in the file
         connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA cache_size = {-_WRITER_CACHE_KIB}")
         if location.max_pages is not None:
             connection.execute(f"PRAGMA max_page_count = {location.max_pages}")
     except sqlite3.Error as error:
@@ -103,6 +110,7 @@ def open_reader(location: Location, *, shared: bool) -> sqlite3.Connection:
     """A connection that cannot write. ``shared`` says that this process has the writer too."""
     connection = _open(location.path, "rw" if shared else "ro", min(location.busy_timeout_ms, _READER_TIMEOUT_MS))
     connection.execute("PRAGMA query_only = ON")
+    connection.execute(f"PRAGMA cache_size = {-_READER_CACHE_KIB}")
     return connection
 
 

@@ -21,8 +21,10 @@ class WriterLock:
 
     @classmethod
     def acquire(cls, database: Path) -> WriterLock:
-        """Take the lock or raise ``DatabaseInUse`` with the process that has it. Raises ``OSError`` too."""
-        database = database.resolve()  # one lock, by whatever link the file is named
+        """Take the lock or raise ``DatabaseInUse`` with the process that has it. Raises ``OSError`` too.
+
+        ``database`` is resolved: one file has one lock, by whatever link it is named.
+        """
         path = database.with_name(database.name + ".lock")
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
