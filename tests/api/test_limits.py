@@ -168,7 +168,7 @@ async def test_a_body_that_stops_arriving_is_given_up(chunks: tuple[bytes, ...])
 
 async def test_a_body_that_trickles_is_given_up_although_it_never_stops() -> None:
     """Its pauses are all shorter than the longest one allowed: only the time in all can end it."""
-    reader = BodyReader(BodyOptions(idle_seconds=0.05, bytes_per_second=1_000_000))
+    reader = BodyReader(BodyOptions(idle_seconds=0.5, bytes_per_second=1_000_000))
 
     async def trickle() -> dict[str, Any]:
         await asyncio.sleep(0.005)

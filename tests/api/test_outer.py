@@ -129,7 +129,6 @@ async def test_answers_of_the_api_are_data() -> None:
     assert headers[b"cache-control"] == b"no-store"
     assert headers[b"content-security-policy"] == b"default-src 'none'; frame-ancestors 'none'"
     assert headers[b"cross-origin-resource-policy"] == b"same-origin"
-    assert headers[b"cross-origin-opener-policy"] == b"same-origin"
     assert b"strict-transport-security" not in headers
     assert headers[b"content-type"] == b"application/json"
 
@@ -149,7 +148,9 @@ async def test_https_is_only_demanded_where_it_is_used() -> None:
 
 @pytest.mark.parametrize(("path", "relaxed"), [("/docs", True), ("/docs/x.js", True), ("/docsx", False), ("/", False)])
 async def test_only_the_documentation_may_run_its_own_scripts(path: str, relaxed: bool) -> None:
-    policy = (await ask(outer(), path)).headers[b"content-security-policy"]
+    headers = (await ask(outer(), path)).headers
+    policy = headers[b"content-security-policy"]
+    assert (b"cross-origin-opener-policy" in headers) is relaxed
     assert (b"script-src 'self'" in policy) is relaxed
     assert policy.startswith(b"default-src 'none'")
     assert b"frame-ancestors 'none'" in policy
@@ -415,6 +416,24 @@ async def test_each_of_many_requests_has_its_own_deadline() -> None:
     assert hold.held == 5
     assert not app._deadlines._due
     assert not app._deadlines._late
+
+
+async def test_a_deadline_needs_no_later_request_to_be_kept() -> None:
+    app = outer(Held(), SOON)
+    first = asyncio.create_task(ask(app))
+    await asyncio.sleep(0.01)
+    second = asyncio.create_task(ask(app))
+    answers = await asyncio.wait_for(asyncio.gather(first, second), 30)
+    assert [answer.status for answer in answers] == [503, 503]
+
+
+async def test_an_application_that_answers_nothing_leaves_nothing_behind() -> None:
+    async def silent(scope: Scope, receive: Receive, send: Send) -> None:
+        return None
+
+    app = outer(silent)
+    assert (await ask(app)).status == 0
+    assert not app._deadlines._due
 
 
 class Held:

@@ -28,13 +28,14 @@ class SecurityHeaders:
             (b"x-frame-options", b"DENY"),
             (b"referrer-policy", b"no-referrer"),
             (b"cross-origin-resource-policy", b"same-origin"),
-            (b"cross-origin-opener-policy", b"same-origin"),
         ]
         if https:
             common.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
         self._api: Headers = [*common, (b"content-security-policy", _API_POLICY)]
         self._api_uncached: Headers = [*self._api, (b"cache-control", b"no-store")]
-        self._docs: Headers = [*common, (b"content-security-policy", _DOCS_POLICY)]
+        # Only a page has a window that others could hold on to.
+        window = (b"cross-origin-opener-policy", b"same-origin")
+        self._docs: Headers = [*common, (b"content-security-policy", _DOCS_POLICY), window]
         self._docs_path = docs_path
         self._below_docs = docs_path + "/"
 

@@ -92,6 +92,6 @@ def _refuse_nul_and_huge_integers(body: bytes) -> None:
         raise MalformedRequest("A text in the body has the character NUL, which cannot be stored.")
     for number in _NUMBER.finditer(_outside_strings(body)):
         digits, fraction = number.groups()
-        # Twenty bytes are a sign and nineteen digits: longer ones need no conversion to be known as too large.
-        if fraction is None and (len(digits) > 20 or not -(2**63) <= int(digits) < 2**63):
+        # orjson has refused what a double cannot hold, so that these are a few hundred digits at most.
+        if fraction is None and not -(2**63) <= int(digits) < 2**63:
             raise MalformedRequest("An integer in the body does not fit into 64 bits.")
