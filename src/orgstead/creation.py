@@ -181,6 +181,7 @@ async def _placement(tx: Transaction, org_id: str) -> Placement:
 
 
 async def activate(tx: Transaction, operation: Operation, at: datetime) -> None:
+    """The organization exists for everybody from here on."""
     organization = await tx.lock(tables.organizations, operation.org_id)
     active = lifecycle.moved(organization, lifecycle.ACTIVE, at, operation_id=None)
     await tx.replace(tables.organizations, active)

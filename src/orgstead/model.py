@@ -60,9 +60,9 @@ class OperationState(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Organization:
-    """A customer of the product. ``operation_id`` names the one operation that is working on it, if any.
+    """A customer of the product. ``operation_id`` names the one operation at work on it, if any.
 
-    ``epoch`` is the cut-off of its credentials: a token carries the epoch it was minted under, and an older one is dead.
+    ``epoch`` is the cut-off of its credentials: a token carries the epoch it was minted under; an older one is dead.
     ``suspended_by`` is "owner" or "operator": what an operator suspended, an owner cannot reactivate.
     """
 
@@ -117,6 +117,8 @@ class User:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Membership:
+    """That a person may act for an organization, and in which role."""
+
     org_id: str
     user_id: str
     role: Role

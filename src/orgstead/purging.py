@@ -61,6 +61,7 @@ async def purge(app: App, org_id: str, actor: Actor) -> Operation:
 
 
 async def write_intent(tx: Transaction, org_id: str, app: App, actor: Actor) -> Operation:
+    """Nothing brings the organization back once this is written: it is purging until it is gone."""
     at = app.clock()
     organization = await for_change(tx, org_id, None, OrganizationStatus.CLOSED)
     owners = await tx.page(tables.memberships, {"org_id": org_id, "role": Role.OWNER}, limit=1)
@@ -130,6 +131,7 @@ async def _count(tx: Transaction, table: Table[Any], where: Mapping[str, Json]) 
 
 
 async def drop_space(app: App, operation: Operation) -> Mapping[str, Json]:
+    """Remove the organization's data, in batches where it shares tables with others."""
     placement = await app.storage.read(SCOPE, _placement, operation.org_id)
     while await app.cell(placement.cell).drop_space(placements.space_of(placement)):
         await failpoint("delete.mid_purge")
@@ -137,6 +139,7 @@ async def drop_space(app: App, operation: Operation) -> Mapping[str, Json]:
 
 
 async def remove_rows(app: App, operation: Operation) -> Mapping[str, Json]:
+    """Remove what the directory knows about the organization, in batches; the receipt comes with the last rows."""
     for table, column in _ROWS:
         while await app.storage.run(SCOPE, _remove_some, table, column, operation.org_id, operation.id):
             pass

@@ -117,12 +117,14 @@ async def _placement(tx: Transaction, org_id: str) -> Placement:
 
 
 async def close_slots(app: App, operation: Operation) -> Mapping[str, Json]:
+    """Wait for the last writer under the old name, and let no other in."""
     placement = await app.storage.read(SCOPE, _placement, operation.org_id)
     await app.cell(placement.cell).close_space(placements.space_of(placement))
     return {}
 
 
 async def rename_space(app: App, operation: Operation) -> Mapping[str, Json]:
+    """Rename what holds the data, or find it renamed."""
     placement = await app.storage.read(SCOPE, _placement, operation.org_id)
     await app.cell(placement.cell).rename_space(placements.space_of(placement), operation.payload["space"])
     return {}
@@ -138,6 +140,7 @@ async def flip(tx: Transaction, operation: Operation, at: datetime) -> None:
 
 
 async def open_slots(app: App, operation: Operation) -> Mapping[str, Json]:
+    """Let writers in under the new name and epoch."""
     await failpoint("rename.before_open")
     placement = await app.storage.read(SCOPE, _placement, operation.org_id)
     await app.cell(placement.cell).open_space(placements.space_of(placement))
@@ -145,6 +148,7 @@ async def open_slots(app: App, operation: Operation) -> Mapping[str, Json]:
 
 
 async def end(tx: Transaction, operation: Operation, at: datetime) -> None:
+    """The organization is free for its next operation."""
     placement = await tx.lock(tables.placements, operation.org_id)
     await tx.replace(tables.placements, replace(placement, state=PlacementState.STABLE))
     organization = await tx.lock(tables.organizations, operation.org_id)

@@ -94,9 +94,13 @@ class OrgScope:
 
 @dataclass(frozen=True, slots=True)
 class SystemScope:
-    """Every row of the directory. ``reason`` is a constant text; it is logged and counted."""
+    """Every row of the directory. ``reason`` is a constant text, never empty; it is logged and counted."""
 
     reason: str
+
+    def __post_init__(self) -> None:
+        if not self.reason:
+            raise ValueError("a system scope needs a reason")
 
 
 @dataclass(frozen=True, slots=True)
