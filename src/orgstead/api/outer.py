@@ -141,6 +141,8 @@ class Outer:
             raise MalformedRequest("The request target must be a path, without NUL in it or in its query.")
 
     def _account(self, scope: Scope, request_id: str, status: int, duration: float) -> None:
+        # The whole template only where routes are declared with their whole paths: FastAPI's route does not know the
+        # prefix that it was included under.
         route = getattr(scope.get("route"), "path", UNMATCHED)
         method: str = scope["method"]
         if self._metrics is not None:
