@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -12,7 +13,9 @@ from orgstead import creation, organizations, purging, renaming
 from orgstead.api import views
 from orgstead.app import App
 from orgstead.audit import OPERATOR
+from orgstead.cli import lines, org_import
 from orgstead.cli.commands import command, group
+from orgstead.cli.errors import UsageError
 from orgstead.cli.local import SCOPE, as_rows, everything, reading, writing
 from orgstead.cli.output import Output
 from orgstead.creation import NewOrganization
@@ -146,6 +149,31 @@ def delete(
             out.item({"id": org_id, "operation": operation.id, "state": operation.state, "removed": operation.result})
         else:
             out.item(await _found(app, org_id))
+
+    writing(ctx, work)
+
+
+@command(app, "import")
+def import_(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE.csv|jsonl", help="The file, or - for standard input.")],
+    format: Annotated[
+        str | None, typer.Option(metavar="csv|jsonl", help="Its format, where its name does not tell.")
+    ] = None,
+    plan: Annotated[str | None, typer.Option(help="Plan of lines without one; default_plan unless told.")] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Write what became of each line into a new file.")
+    ] = None,
+) -> None:
+    """Create organizations in bulk: columns external_id, name, and if wanted slug, plan, owner_email.
+
+    A line whose external_id is there already changes nothing, so an import that was cut short is simply run again.
+    """
+    if format not in (None, lines.CSV, lines.JSON_LINES):
+        raise UsageError("The format is neither csv nor jsonl.", next="use --format csv or --format jsonl")
+
+    async def work(app: App, out: Output) -> None:
+        await org_import.run(app, out, file, format, plan, report)
 
     writing(ctx, work)
 

@@ -1,0 +1,114 @@
+"""Reading the lines of an import, CSV or JSON Lines, so that one bad line never hides another."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import deque
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TextIO
+
+from orgstead.cli.errors import UsageError
+from orgstead.importing import Line
+
+CSV = "csv"
+JSON_LINES = "jsonl"
+MAX_LINES_OF_A_ROW = 20
+"""How many lines a quoted field of CSV may go on for."""
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's name tells. Raises ``UsageError`` where it tells none."""
+    formats = {".csv": CSV, ".jsonl": JSON_LINES, ".ndjson": JSON_LINES}
+    found = formats.get(path.suffix.lower())
+    if found is None:
+        raise UsageError("The file's name says neither .csv nor .jsonl.", next="rename it, or add --format csv|jsonl")
+    return found
+
+
+def opened(path: Path) -> TextIO:
+    """The file as text. Bytes that are no UTF-8 become lone surrogates, which the import then refuses line by line."""
+    try:
+        return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+    except OSError as error:
+        raise UsageError(f"The file cannot be read: {error.strerror}.") from None
+
+
+def read(stream: TextIO, format: str, columns: Sequence[str], required: Sequence[str]) -> Iterator[Line]:
+    """The lines of the stream. Raises ``UsageError`` at once if a CSV file has no usable header."""
+    return _csv(stream, columns, required) if format == CSV else _json_lines(stream, columns)
+
+
+def _csv(stream: TextIO, columns: Sequence[str], required: Sequence[str]) -> Iterator[Line]:
+    header = [column.strip().lower() for column in _fields(stream.readline()) or []]
+    missing = [column for column in required if column not in header]
+    if missing or len(set(header)) < len(header):
+        raise UsageError(
+            f"The first line must name each column once, and {' and '.join(missing or required)} among them.",
+            next=f"use the columns {', '.join(columns)}",
+        )
+    unknown = sum(column not in columns for column in header)
+    if unknown:
+        raise UsageError(
+            f"The first line names {unknown} columns that an import does not know.",
+            next=f"remove them; it knows {', '.join(columns)}",
+        )
+    return _csv_lines(stream, header)
+
+
+def _csv_lines(stream: TextIO, header: list[str]) -> Iterator[Line]:
+    """A quoted field may go on over a few lines; a quote that is never closed spoils its own line only."""
+    ahead: deque[str] = deque()
+    number = 1
+    while True:
+        ahead.extend(islice(stream, 1 + MAX_LINES_OF_A_ROW - len(ahead)))
+        if not ahead:
+            return
+        used, row = 1, _fields(ahead[0])
+        while row is None and used < min(len(ahead), MAX_LINES_OF_A_ROW):
+            used += 1
+            row = _fields("".join(islice(ahead, used)))
+        number += 1
+        if row is None:
+            used = 1
+            yield Line(number, {}, "The line is not CSV: look for a quote that is not closed or not doubled.")
+        elif row and len(row) != len(header):
+            yield Line(number, {}, f"The line has {len(row)} fields, and the first line names {len(header)} columns.")
+        elif row:
+            yield Line(number, dict(zip(header, row, strict=True)))
+        for _ in range(used):
+            ahead.popleft()
+        number += used - 1
+
+
+def _fields(text: str) -> list[str] | None:
+    """The fields of one row of CSV, [] for an empty line, None if it is not exactly one row."""
+    try:
+        rows = list(csv.reader(io.StringIO(text, newline=""), strict=True))
+    except csv.Error:
+        return None
+    return rows[0] if len(rows) == 1 else [] if not rows else None
+
+
+def _json_lines(stream: TextIO, columns: Sequence[str]) -> Iterator[Line]:
+    for number, text in enumerate(stream, start=1):
+        if text.strip():
+            yield _json_line(number, text, columns)
+
+
+def _json_line(number: int, text: str, columns: Sequence[str]) -> Line:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return Line(number, {}, "The line is not JSON.")
+    if not isinstance(value, dict):
+        return Line(number, {}, "The line is not a JSON object.")
+    fields = {column: text for column, text in value.items() if text is not None}
+    if not all(isinstance(text, str) for text in fields.values()):
+        return Line(number, {}, "Every value of the line must be text.")
+    if not fields.keys() <= set(columns):
+        return Line(number, {}, f"The line has members that an import does not know; it knows {', '.join(columns)}.")
+    return Line(number, fields)
