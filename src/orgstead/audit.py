@@ -75,20 +75,45 @@ async def record(
         await tx.add(audit_heads, AuditHead(org_id=org_id, seq=entry.seq, hash=entry.hash))
 
 
+@dataclass(slots=True)
+class Chain:
+    """A chain while it is read: ``expected`` is the number of the next entry, or of the first that is not right."""
+
+    expected: int = 1
+    previous: str = GENESIS
+    broken: bool = False
+
+    @property
+    def is_empty(self) -> bool:
+        return self.expected == 1
+
+    def follow(self, entry: AuditEntry) -> None:
+        """Take the next entry in the order of ``seq``; after one that is not as it was written, nothing counts."""
+        if self.broken:
+            return
+        if (entry.seq, entry.previous, entry.hash) == (self.expected, self.previous, entry_hash(entry)):
+            self.expected, self.previous = self.expected + 1, entry.hash
+        else:
+            self.broken = True
+
+    def ends_at(self, head: AuditHead | None) -> bool:
+        """Is everything as it was written, to the end that the head knows?"""
+        if self.broken or head is None:
+            return not self.broken and self.is_empty
+        return (head.seq, head.hash) == (self.expected - 1, self.previous)
+
+
 async def first_broken(tx: Transaction, org_id: str) -> int | None:
     """The number of the first entry of the chain that is not as it was written, or None if all are.
 
     A chain cut off at its end is reported at the first missing number.
     """
-    expected, previous = 1, GENESIS
-    while entries := await tx.page(
-        audit_entries, {"org_id": org_id}, order=("seq",), after=(expected - 1, org_id), limit=500
-    ):
+    chain = Chain()
+    where = {"org_id": org_id}
+    while entries := await tx.page(audit_entries, where, order=("seq",), after=(chain.expected - 1, org_id), limit=500):
         for entry in entries:
-            if entry.seq != expected or entry.previous != previous or entry_hash(entry) != entry.hash:
-                return expected
-            expected, previous = expected + 1, entry.hash
+            chain.follow(entry)
+        if chain.broken:
+            break
     head = await tx.find(audit_heads, org_id=org_id)
-    if (head.seq, head.hash) != (expected - 1, previous) if head else expected != 1:
-        return expected
-    return None
+    return None if chain.ends_at(head) else chain.expected

@@ -2,27 +2,27 @@
 
 I1  every live organization has one placement, and its space exists
 I2  no space without an organization
-I4  one organization per slug; a failed create leaves the name free
+I4  one organization per slug, and no slug held for an organization that does not exist
 I6  slot counters equal a recount
 I7  every audit chain verifies and begins with the creation
-I9  no operation without progress for longer than its limit
+I9  no operation without progress for longer than its limit, no organization waiting for one that has ended
 I10 epochs only grow: no slots of a later epoch than the placement's, none open of an earlier one
-I11 no membership without its user, no organization with members but without an owner
+I11 no membership without its user and organization, no organization with members but without an owner
 
 I3, I5, I8 and I12 belong to features that are not there yet. Repair does only what is safe: it drops a space that no
-organization has (I2), corrects counters (I6) and lets a stuck operation be resumed at once (I9).
+organization has (I2), corrects counters (I6) and resumes an operation that is stuck or was given up (I9).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orgstead import audit, operations, placements
-from orgstead.errors import PlacementMoved
 from orgstead.model import (
+    AuditEntry,
     Cell,
     Membership,
     Operation,
@@ -34,10 +34,11 @@ from orgstead.model import (
     Role,
     Slot,
     SlotState,
+    SlugClaim,
     SlugState,
 )
 from orgstead.storage import tables
-from orgstead.storage.port import FoundSpace, Space, SystemScope, Transaction
+from orgstead.storage.port import FoundSpace, Space, SystemScope, Table, Transaction
 
 if TYPE_CHECKING:
     from orgstead.app import App
@@ -46,6 +47,18 @@ SCOPE = SystemScope("fsck")
 BATCH = 500
 STUCK = timedelta(seconds=60)
 """How long a running operation may go without progress."""
+
+SMALL = 10_000
+"""Records of a space that are recounted in passing; more are counted aside, where that holds up nobody."""
+
+_LAST = chr(0x10FFFF)
+"""Sorts after every id."""
+
+_NO_SEQ = 2**62
+"""Sorts after every entry of a chain."""
+
+_BUSY = frozenset({OrganizationStatus.PROVISIONING, OrganizationStatus.PURGING})
+"""Statuses that an operation is about to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,82 +84,122 @@ async def fsck(app: App, *, repair: bool = False, progress: Report = _ignore) ->
     Reads in batches, so a service at work may show what it is just about to finish: run it again before you believe a
     finding about an organization with a running operation. ``progress`` is told how many organizations are done.
     """
-    async for batch in _organizations(app):
-        for finding in await app.storage.scan(SCOPE, _directory_findings, batch):
+    waiting: list[Organization] = []
+    after = ""
+    while True:
+        batch = await app.storage.scan(SCOPE, _organizations, after)
+        last = batch[-1].id if batch else _LAST
+        for finding in await app.storage.scan(SCOPE, _directory_findings, batch, after, last):
             yield finding
         places = {p.org_id: p for p in await app.storage.scan(SCOPE, _placements, [o.id for o in batch])}
         for organization in batch:
             async for finding in _space_findings(app, organization, places.get(organization.id), repair):
                 yield finding
+        waiting += [o for o in batch if o.operation_id is not None or o.status in _BUSY]
         progress(len(batch))
-    for check in (_orphans, _stuck, _budget):
+        if not batch:
+            break
+        after = last
+    async for finding in _claims(app):
+        yield finding
+    for check in (_orphans, _budget, _stuck):
         async for finding in check(app, repair):
+            yield finding
+    for organization in waiting:
+        async for finding in _waiting(app, organization, repair):
             yield finding
 
 
-async def _organizations(app: App) -> AsyncIterator[list[Organization]]:
-    after: tuple[str, ...] | None = None
-    while batch := await app.storage.scan(SCOPE, _page, after):
-        yield batch
-        after = (batch[-1].id,)
+async def _organizations(tx: Transaction, after: str) -> list[Organization]:
+    return await tx.page(tables.organizations, order=("id",), after=(after,), limit=BATCH)
 
 
-async def _page(tx: Transaction, after: tuple[str, ...] | None) -> list[Organization]:
-    return await tx.page(tables.organizations, order=("id",), after=after, limit=BATCH)
-
-
-async def _placements(tx: Transaction, org_ids: list[str]) -> list[Placement]:
+async def _placements(tx: Transaction, org_ids: Sequence[str]) -> list[Placement]:
     return await tx.find_many(tables.placements, [(org_id,) for org_id in org_ids])
 
 
-# --- one organization, in the directory ----------------------------------------------------------------------------
+# --- a batch of organizations, in the directory ---------------------------------------------------------------------
 
 
-async def _directory_findings(tx: Transaction, batch: list[Organization]) -> list[Finding]:
-    checks: tuple[Callable[[Transaction, Organization], Awaitable[list[Finding]]], ...] = (_slug, _chain, _members)
-    alive = [o for o in batch if o.status is not OrganizationStatus.PURGING]
-    return [finding for organization in alive for check in checks for finding in await check(tx, organization)]
-
-
-async def _slug(tx: Transaction, organization: Organization) -> list[Finding]:
-    claim = await tx.find(tables.slugs, slug=organization.slug)
-    held = claim is not None and claim.org_id == organization.id
-    state = claim.state if claim else None
-    if held and (state is SlugState.CURRENT or (organization.operation_id and state is SlugState.REDIRECT)):
-        return []
-    return [Finding("I4", organization.id, "The organization does not hold its own slug.")]
-
-
-async def _chain(tx: Transaction, organization: Organization) -> list[Finding]:
-    broken = await audit.first_broken(tx, organization.id)
-    if broken is None and await tx.find(tables.audit_heads, org_id=organization.id) is None:
-        broken = 1
-    if broken is None:
-        return []
-    return [Finding("I7", organization.id, f"The audit chain is not as it was written from entry {broken} on.")]
-
-
-async def _members(tx: Transaction, organization: Organization) -> list[Finding]:
-    findings: list[Finding] = []
-    after: tuple[str, str] | None = None
-    any_member, any_owner = False, False
-    while batch := await tx.page(
-        tables.memberships, {"org_id": organization.id}, order=("org_id", "user_id"), after=after, limit=BATCH
-    ):
-        any_member, any_owner = True, any_owner or any(m.role is Role.OWNER for m in batch)
-        findings += await _dangling(tx, batch)
-        after = (organization.id, batch[-1].user_id)
-    if any_member and not any_owner:
-        findings.append(Finding("I11", organization.id, "The organization has members, but no owner."))
-    return findings
-
-
-async def _dangling(tx: Transaction, memberships: list[Membership]) -> list[Finding]:
-    users = {user.id for user in await tx.find_many(tables.users, [(m.user_id,) for m in memberships])}
+async def _directory_findings(tx: Transaction, batch: list[Organization], after: str, last: str) -> list[Finding]:
+    """What is wrong with these organizations, which are all whose id is above ``after`` and not above ``last``."""
+    alive = {o.id: o for o in batch if o.status is not OrganizationStatus.PURGING}
     return [
-        Finding("I11", m.org_id, f"A membership names the user {m.user_id}, who does not exist.")
-        for m in memberships
-        if m.user_id not in users
+        *await _slugs(tx, alive),
+        *await _chains(tx, alive, after, last),
+        *await _members(tx, alive, {o.id for o in batch}, after, last),
+    ]
+
+
+async def _between(
+    tx: Transaction, table: Table[Any], second: str, highest: Any, after: str, last: str
+) -> AsyncIterator[list[Any]]:
+    """Rows in the order of ``org_id`` and ``second``, for the organizations above ``after`` and not above ``last``.
+
+    ``highest`` is above every value of ``second``.
+    """
+    position = (after, highest)
+    while rows := await tx.page(table, order=("org_id", second), after=position, limit=BATCH):
+        yield [row for row in rows if row.org_id <= last]
+        position = (rows[-1].org_id, getattr(rows[-1], second))
+        if position[0] > last:
+            return
+
+
+async def _slugs(tx: Transaction, alive: Mapping[str, Organization]) -> list[Finding]:
+    claims = await tx.find_many(tables.slugs, [(organization.slug,) for organization in alive.values()])
+    by_slug = {claim.slug: claim for claim in claims}
+    return [
+        Finding("I4", organization.id, "The organization does not hold its own slug.")
+        for organization in alive.values()
+        if not _holds(organization, by_slug.get(organization.slug))
+    ]
+
+
+def _holds(organization: Organization, claim: SlugClaim | None) -> bool:
+    """While it is renamed, an organization has its former slug, which is a redirect already."""
+    if claim is None or claim.org_id != organization.id:
+        return False
+    return claim.state is SlugState.CURRENT or (
+        claim.state is SlugState.REDIRECT and organization.operation_id is not None
+    )
+
+
+async def _chains(tx: Transaction, alive: Mapping[str, Organization], after: str, last: str) -> list[Finding]:
+    heads = {head.org_id: head for head in await tx.find_many(tables.audit_heads, [(org_id,) for org_id in alive])}
+    chains = {org_id: audit.Chain() for org_id in alive}
+    entries: list[AuditEntry]
+    async for entries in _between(tx, tables.audit_entries, "seq", _NO_SEQ, after, last):
+        for entry in entries:
+            if entry.org_id in chains:
+                chains[entry.org_id].follow(entry)
+    return [
+        Finding("I7", org_id, f"The audit chain is not as it was written from entry {chain.expected} on.")
+        for org_id, chain in chains.items()
+        if not chain.ends_at(heads.get(org_id)) or chain.is_empty
+    ]
+
+
+async def _members(
+    tx: Transaction, alive: Mapping[str, Organization], there: set[str], after: str, last: str
+) -> list[Finding]:
+    findings: list[Finding] = []
+    ownerless: dict[str, bool] = {}
+    memberships: list[Membership]
+    async for memberships in _between(tx, tables.memberships, "user_id", _LAST, after, last):
+        users = {user.id for user in await tx.find_many(tables.users, [(m.user_id,) for m in memberships])}
+        for membership in memberships:
+            org_id = membership.org_id
+            ownerless[org_id] = ownerless.get(org_id, True) and membership.role is not Role.OWNER
+            if org_id not in there:
+                findings.append(Finding("I11", org_id, "A membership names this organization, which does not exist."))
+            elif membership.user_id not in users:
+                detail = f"A membership names the user {membership.user_id}, who does not exist."
+                findings.append(Finding("I11", org_id, detail))
+    return findings + [
+        Finding("I11", org_id, "The organization has members, but no owner.")
+        for org_id, lacks in ownerless.items()
+        if lacks and org_id in alive
     ]
 
 
@@ -156,54 +209,80 @@ async def _dangling(tx: Transaction, memberships: list[Membership]) -> list[Find
 async def _space_findings(
     app: App, organization: Organization, placement: Placement | None, repair: bool
 ) -> AsyncIterator[Finding]:
-    if organization.status in (OrganizationStatus.PROVISIONING, OrganizationStatus.PURGING):
+    if organization.status in _BUSY:
         return
     if placement is None:
         yield Finding("I1", organization.id, "The organization has no placement.")
         return
     cell, space = app.cell(placement.cell), placements.space_of(placement)
-    try:
-        slots, off = await cell.scan(space, _usage, space)
-    except PlacementMoved:
-        slots, off = [], {}
-    if not any(slot.epoch == placement.epoch for slot in slots) and organization.operation_id is None:
+    slots, off = await cell.read(space, _usage, space, SMALL)
+    if off is None:
+        slots, off = await cell.scan(space, _usage, space, None)
+    there = any(slot.epoch == placement.epoch for slot in slots)
+    if not there and organization.operation_id is None:
         yield Finding("I1", organization.id, "The organization's space is not where its placement says.")
     for slot in slots:
         if slot.epoch > placement.epoch:
             yield Finding("I10", organization.id, f"A slot is of epoch {slot.epoch}, later than the placement's.")
         if slot.epoch < placement.epoch and slot.state is SlotState.OPEN:
             yield Finding("I10", organization.id, f"A slot of the former epoch {slot.epoch} is open.")
-    if any(off.values()):
-        if repair:
+    if off and any(off.values()):
+        repaired = repair and there
+        if repaired:
             await cell.run(space, _correct, space)
         amounts = ", ".join(f"{column} by {amount:+d}" for column, amount in off.items() if amount)
-        yield Finding("I6", organization.id, f"The usage counters are off: {amounts}.", repair)
+        yield Finding("I6", organization.id, f"The usage counters are off: {amounts}.", repaired)
 
 
-async def _usage(tx: Transaction, space: Space) -> tuple[list[Slot], dict[str, int]]:
-    return await tx.page(tables.slots, {"org_id": space.org_id}, limit=BATCH), await _drift(tx, space)
+async def _usage(tx: Transaction, space: Space, at_most: int | None) -> tuple[list[Slot], dict[str, int] | None]:
+    """The slots, and by how much they are off; None where they count more than ``at_most`` records."""
+    slots = await tx.page(tables.slots, {"org_id": space.org_id}, limit=BATCH)
+    if at_most is not None and sum(slot.records for slot in slots) > at_most:
+        return slots, None
+    return slots, await _drift(tx, space, slots)
 
 
-async def _drift(tx: Transaction, space: Space) -> dict[str, int]:
+async def _drift(tx: Transaction, space: Space, slots: Sequence[Slot]) -> dict[str, int]:
     """By how much the counters say more than a recount does, by column."""
-    where = {"org_id": space.org_id}
-    counted = await tx.aggregate(tables.records, where, sums=("bytes",))
-    kept = await tx.aggregate(tables.slots, where, sums=("records", "bytes"))
-    records, size = (counted[0]["count"], counted[0]["bytes"]) if counted else (0, 0)
+    (counted,) = await tx.aggregate(tables.records, {"org_id": space.org_id}, sums=("bytes",))
     return {
-        "records": (kept[0]["records"] if kept else 0) - records,
-        "bytes": (kept[0]["bytes"] if kept else 0) - size,
+        "records": sum(slot.records for slot in slots) - counted["count"],
+        "bytes": sum(slot.bytes for slot in slots) - counted["bytes"],
     }
 
 
 async def _correct(tx: Transaction, space: Space) -> None:
     """Recount under the lock of the slot that every writer passes, and put the difference into it."""
     await tx.lock(tables.slots, space.org_id, space.epoch, 0)
-    off = await _drift(tx, space)
+    slots = await tx.page(tables.slots, {"org_id": space.org_id}, limit=BATCH)
+    off = await _drift(tx, space, slots)
     await tx.adjust(tables.slots, space.org_id, space.epoch, 0, deltas={k: -v for k, v in off.items()})
 
 
 # --- what no organization knows of ------------------------------------------------------------------------------------
+
+
+async def _claims(app: App) -> AsyncIterator[Finding]:
+    """Slugs that keep others from a name without naming an organization."""
+    after: tuple[str, ...] | None = None
+    while claims := await app.storage.scan(SCOPE, _claim_page, after):
+        after = (claims[-1].slug,)
+        held = [claim for claim in claims if claim.state is not SlugState.QUARANTINED]
+        there = {o.id: o for o in await app.storage.scan(SCOPE, _of_claims, held)}
+        for claim in held:
+            organization = there.get(claim.org_id)
+            if organization is None:
+                yield Finding("I4", claim.slug, "The slug is held for an organization that does not exist.")
+            elif claim.state is SlugState.CURRENT and organization.slug != claim.slug and not organization.operation_id:
+                yield Finding("I4", claim.slug, "The slug is held for an organization that has another one.")
+
+
+async def _claim_page(tx: Transaction, after: tuple[str, ...] | None) -> list[SlugClaim]:
+    return await tx.page(tables.slugs, order=("slug",), after=after, limit=BATCH)
+
+
+async def _of_claims(tx: Transaction, claims: Sequence[SlugClaim]) -> list[Organization]:
+    return await tx.find_many(tables.organizations, [(claim.org_id,) for claim in claims])
 
 
 async def _orphans(app: App, repair: bool) -> AsyncIterator[Finding]:
@@ -211,31 +290,27 @@ async def _orphans(app: App, repair: bool) -> AsyncIterator[Finding]:
         cell, mark = app.cell(name), ""
         while batch := await cell.spaces(after=mark, limit=BATCH):
             mark = batch[-1][0]
-            for _, found in batch:
-                if not await _is_orphan(app, found):
-                    continue
+            spaces = [found for _, found in batch]
+            for found in await app.storage.scan(SCOPE, _unowned, spaces):
                 if repair:
                     await _drop(app, name, found)
                 subject = found.name or found.org_id or "?"
                 yield Finding("I2", subject, "A space is there that no organization has.", repair)
 
 
-async def _is_orphan(app: App, found: FoundSpace) -> bool:
-    if found.org_id is None:
-        return True
-    organization = await app.storage.scan(SCOPE, _organization, found.org_id)
-    placement = await app.storage.scan(SCOPE, _placement, found.org_id)
+async def _unowned(tx: Transaction, spaces: Sequence[FoundSpace]) -> list[FoundSpace]:
+    """The spaces that were found and belong to no organization. They were listed before the directory is read."""
+    keys = [(found.org_id,) for found in spaces if found.org_id is not None]
+    there = {o.id: o for o in await tx.find_many(tables.organizations, keys)}
+    places = {p.org_id: p for p in await tx.find_many(tables.placements, keys)}
+    return [found for found in spaces if _is_unowned(found, there, places)]
+
+
+def _is_unowned(found: FoundSpace, there: Mapping[str, Organization], places: Mapping[str, Placement]) -> bool:
+    organization, placement = there.get(found.org_id or ""), places.get(found.org_id or "")
     if organization is None or placement is None:
         return True
     return organization.operation_id is None and (placement.kind, placement.space) != (found.kind, found.name)
-
-
-async def _placement(tx: Transaction, org_id: str) -> Placement | None:
-    return await tx.find(tables.placements, org_id=org_id)
-
-
-async def _organization(tx: Transaction, org_id: str) -> Organization | None:
-    return await tx.find(tables.organizations, id=org_id)
 
 
 async def _drop(app: App, cell: str, found: FoundSpace) -> None:
@@ -246,29 +321,52 @@ async def _drop(app: App, cell: str, found: FoundSpace) -> None:
 
 
 async def _stuck(app: App, repair: bool) -> AsyncIterator[Finding]:
-    at = app.clock()
-    for operation in await app.storage.scan(SCOPE, _running):
-        if operation.updated_at + STUCK <= at:
-            repaired = repair and await _resume(app, operation)
-            yield Finding("I9", operation.id, f"The operation has made no progress at {operation.step}.", repaired)
-    for operation in await app.storage.scan(SCOPE, _given_up):
-        organization = await app.storage.scan(SCOPE, _organization, operation.org_id)
-        if organization and organization.operation_id == operation.id:
-            yield Finding("I9", operation.id, f"The operation was given up at {operation.step}: {operation.error}.")
+    for operation in await app.storage.scan(SCOPE, _silent, app):
+        repaired = repair and await _resume(app, operation)
+        yield Finding("I9", operation.id, f"The operation has made no progress at {operation.step}.", repaired)
 
 
-async def _running(tx: Transaction) -> list[Operation]:
+async def _silent(tx: Transaction, app: App) -> list[Operation]:
+    """Running operations that were last written before the limit."""
+    silent: list[Operation] = []
+    after: tuple[Any, ...] | None = None
+    before = app.clock() - STUCK
     where: Mapping[str, str] = {"state": OperationState.RUNNING}
-    return await tx.page(tables.operations, where, order=("updated_at",), limit=BATCH)
+    while page := await tx.page(
+        tables.operations, where, order=("updated_at", "org_id", "id"), after=after, limit=BATCH
+    ):
+        silent += [operation for operation in page if operation.updated_at <= before]
+        after = (page[-1].updated_at, page[-1].org_id, page[-1].id)
+        if page[-1].updated_at > before:
+            break
+    return silent
 
 
-async def _given_up(tx: Transaction) -> list[Operation]:
-    where: Mapping[str, str] = {"state": OperationState.FAILED}
-    return await tx.page(tables.operations, where, order=("-updated_at",), limit=BATCH)
+async def _waiting(app: App, seen: Organization, repair: bool) -> AsyncIterator[Finding]:
+    """An organization must not wait for what does not go on."""
+    organization, operation = await app.storage.scan(SCOPE, _awaited, seen.id)
+    if organization is None:
+        return
+    if operation is not None and operation.state is OperationState.FAILED:
+        repaired = repair and await _resume(app, operation)
+        detail = f"The operation was given up at {operation.step}: {operation.error}."
+        yield Finding("I9", operation.id, detail, repaired)
+    elif organization.operation_id and (operation is None or operation.state is not OperationState.RUNNING):
+        yield Finding("I9", organization.id, "The organization waits for an operation that has ended.")
+    elif organization.operation_id is None and organization.status in _BUSY:
+        yield Finding("I9", organization.id, f"The organization is {organization.status}, but no operation is at work.")
+
+
+async def _awaited(tx: Transaction, org_id: str) -> tuple[Organization | None, Operation | None]:
+    """The organization as it is now, and the operation that it waits for."""
+    organization = await tx.find(tables.organizations, id=org_id)
+    if organization is None or organization.operation_id is None:
+        return organization, None
+    return organization, await tx.find(tables.operations, org_id=organization.id, id=organization.operation_id)
 
 
 async def _resume(app: App, operation: Operation) -> bool:
-    return (await operations.retry_now(app, operation)).state is not OperationState.RUNNING
+    return (await operations.retry_now(app, operation)).state is OperationState.SUCCEEDED
 
 
 async def _budget(app: App, repair: bool) -> AsyncIterator[Finding]:
