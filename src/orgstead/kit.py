@@ -28,7 +28,7 @@ def new_id(prefix: str) -> str:
 
 def rfc3339(moment: datetime) -> str:
     """``2026-11-23T10:00:00.000Z``: how every time leaves the product."""
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+    return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
 @dataclass(frozen=True, slots=True)

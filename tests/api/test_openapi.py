@@ -69,9 +69,13 @@ def test_an_operation_says_what_may_go_wrong(method: str, path: str, operation: 
 
 @operations
 def test_an_operation_is_described(method: str, path: str, operation: dict[str, Any]) -> None:
-    assert operation["summary"]
-    assert operation["description"]
+    assert operation["description"].endswith(".")
     assert operation["tags"]
+
+
+def test_every_operation_has_a_title_of_its_own() -> None:
+    titles = [operation["summary"] for _, _, operation in OPERATIONS]
+    assert len(set(titles)) == len(titles)
 
 
 @operations
@@ -168,6 +172,19 @@ async def test_answers_are_as_the_models_say(service: Service) -> None:
     assert schemas.Operation.model_validate_json(shown.content).state == "succeeded"
     deleted = await service.ask("DELETE", path, headers=headers)
     schemas.Deletion.model_validate_json(deleted.content)
+
+
+@pytest.mark.anyio
+async def test_the_examples_of_the_brief_work_as_they_are_shown(service: Service) -> None:
+    def example(model: type[BaseModel]) -> Any:
+        return DOCUMENT["components"]["schemas"][model.__name__]["examples"][0]
+
+    assert (await service.ask("POST", "/org/create", body=example(schemas.OrgCreate))).status_code == 201
+    granted = await service.ask("POST", "/admin/login", body=example(schemas.AdminLogin))
+    assert granted.status_code == 200
+    headers = {"authorization": f"Bearer {granted.json()['access_token']}"}
+    changed = await service.ask("PUT", "/org/update", body=example(schemas.OrgUpdate), headers=headers)
+    assert changed.status_code == 200
 
 
 # --- the page -------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from orgstead.app import App
 from orgstead.settings import Settings
 
 ROUTERS = (organizations.router, auth.router, me.router, operations.router, org_routes.router)
+"""In the order in which a request tries them: what is asked most comes first."""
 
 
 class Serving(NamedTuple):

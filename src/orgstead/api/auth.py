@@ -12,11 +12,12 @@ from orgstead.api import idempotent, schemas, views
 from orgstead.api.caller import CanLogOut, CanUseOwnAccount, address_of, app_of, public
 from orgstead.api.documented import WITH_BODY, problems
 from orgstead.api.faults import pointed
+from orgstead.api.guarded import GuardedRoute
 from orgstead.api.responses import Json
 from orgstead.errors import PasswordUnacceptable
 from orgstead.idempotency import Answer
 
-router = APIRouter(tags=["Authentication"])
+router = APIRouter(tags=["Authentication"], route_class=GuardedRoute)
 
 
 async def logged_in(request: Request, body: schemas.AdminLogin) -> Response:
@@ -40,6 +41,7 @@ async def logged_in(request: Request, body: schemas.AdminLogin) -> Response:
 @router.post(
     "/v1/auth/login",
     operation_id="auth_login",
+    summary="Log in",
     response_model=schemas.Tokens,
     responses=problems(401, 409, 429, *WITH_BODY),
 )
@@ -52,6 +54,7 @@ async def login(request: Request, body: schemas.Login) -> Response:
 @router.post(
     "/v1/auth/refresh",
     operation_id="auth_refresh",
+    summary="Refresh a session",
     response_model=schemas.Tokens,
     responses=problems(401, 409, *WITH_BODY),
 )
@@ -70,20 +73,27 @@ async def refresh(request: Request, body: schemas.Refresh) -> Response:
     return await idempotent.sealed(request, idempotent.ANONYMOUS, work)
 
 
-@router.post("/v1/auth/logout", operation_id="auth_logout", status_code=204, responses=problems(400, 401, 409, 422))
-async def logout(request: Request, caller: CanLogOut) -> Response:
+@router.post(
+    "/v1/auth/logout",
+    operation_id="auth_logout",
+    summary="Log out",
+    status_code=204,
+    responses=problems(400, 401, 409, 422),
+)
+async def logout(caller: CanLogOut) -> Response:
     """End the session: its tokens are refused from the next request on."""
 
     async def work() -> Answer:
         await sessions.logout(caller.app, caller.principal.session.id, actor=caller.actor)
         return Answer(204, "", {})
 
-    return await idempotent.sealed(request, idempotent.who(caller), work)
+    return await idempotent.sealed(caller.request, idempotent.who(caller), work)
 
 
 @router.post(
     "/v1/auth/password",
     operation_id="auth_change_password",
+    summary="Change your password",
     status_code=204,
     responses=problems(401, 409, 423, 429, *WITH_BODY),
 )
@@ -106,7 +116,13 @@ async def change_password(request: Request, body: schemas.PasswordChange, caller
     return await idempotent.sealed(request, idempotent.who(caller), work)
 
 
-@router.get("/.well-known/jwks.json", operation_id="auth_keys", response_model=schemas.KeySet, responses=problems())
+@router.get(
+    "/.well-known/jwks.json",
+    operation_id="auth_keys",
+    summary="Public keys of tokens",
+    response_model=schemas.KeySet,
+    responses=problems(),
+)
 @public("Public keys are public.")
 async def keys(request: Request) -> Response:
     """The public keys that access tokens can be verified with; none where they are signed with a shared secret."""

@@ -9,12 +9,19 @@ from starlette.responses import Response
 from orgstead.api import schemas, views
 from orgstead.api.caller import CanUseOwnAccount
 from orgstead.api.documented import problems
+from orgstead.api.guarded import GuardedRoute
 from orgstead.api.responses import Json
 
-router = APIRouter(tags=["Account"])
+router = APIRouter(tags=["Account"], route_class=GuardedRoute)
 
 
-@router.get("/v1/me", operation_id="me_get", response_model=schemas.Me, responses=problems(401, 423))
+@router.get(
+    "/v1/me",
+    operation_id="me_get",
+    summary="Read your account",
+    response_model=schemas.Me,
+    responses=problems(401, 423),
+)
 async def get(caller: CanUseOwnAccount) -> Response:
     """The caller, and the organization that the access token is for."""
     principal = caller.principal

@@ -21,6 +21,9 @@ Create one (`POST /org/create` or `POST /v1/organizations`), log in, and send th
 `Idempotency-Key`: sent again with the same key, a request has its effect once and gets the same answer.
 """
 
+_TAGS = ("Organization service", "Organizations", "Authentication", "Account", "Operations")
+"""The order of the documentation."""
+
 _MEMBERS = {
     "organization_id": "Id of the caller's organization.",
     "operation_id": "Id of the operation.",
@@ -62,6 +65,7 @@ def document(api: FastAPI) -> dict[str, Any]:
             summary="Organization management for B2B services.",
             description=DESCRIPTION,
             routes=api.routes,
+            tags=[{"name": name} for name in _TAGS],
             license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
             servers=[{"url": "/", "description": "This server"}],
         )

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from orgstead import creation, identity, names, organizations, renaming, slugs
+from orgstead import identity, names, organizations, renaming, slugs
 from orgstead.api import idempotent, schemas, views
 from orgstead.api.auth import logged_in
 from orgstead.api.caller import (
@@ -17,15 +17,15 @@ from orgstead.api.caller import (
     CanDeleteOrganization,
     CanReadOrganization,
     CanRenameOrganization,
-    actor_of,
     app_of,
     public,
 )
 from orgstead.api.documented import WITH_BODY, problems
 from orgstead.api.faults import pointed, said_once
+from orgstead.api.guarded import GuardedRoute
 from orgstead.api.organizations import READ_CREATED, deleted
 from orgstead.api.responses import Json, encoded
-from orgstead.api.signup import MaySignUp, refuse_early, signed_up, status_of
+from orgstead.api.signup import MaySignUp, create_with_account, refuse_early, status_of
 from orgstead.creation import NewOrganization
 from orgstead.errors import (
     AlreadyExists,
@@ -42,7 +42,7 @@ from orgstead.organizations import Located
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
 
-router = APIRouter(tags=["Organization service"])
+router = APIRouter(tags=["Organization service"], route_class=GuardedRoute)
 
 RESOLVE = SystemScope("resolve own slug")
 
@@ -66,6 +66,7 @@ class NamedDeletion(Named):
 @router.post(
     "/org/create",
     operation_id="org_create",
+    summary="Create an organization and its admin",
     status_code=201,
     response_model=schemas.CreatedOrganization,
     responses=problems(401, 403, 409, 429, *WITH_BODY),
@@ -78,8 +79,7 @@ async def create(request: Request, body: schemas.OrgCreate) -> Response:
     refuse_early(app, new, name_at=_NAME)
 
     async def work(remember: IdempotentResponse | None) -> Answer:
-        owned, owner = await signed_up(request, new, body.email, body.password)
-        return _created(await creation.create(app, owned, actor_of(request, owner.id), remember=remember), owner)
+        return _created(*await create_with_account(request, new, body.email, body.password, remember=remember))
 
     async def again(org_id: str) -> Answer:
         return _created(*await app.storage.read(READ_CREATED, _with_owner, org_id))
@@ -103,6 +103,7 @@ async def _with_owner(tx: Transaction, org_id: str) -> tuple[Located, User]:
 @router.get(
     "/org/get",
     operation_id="org_get",
+    summary="Read your organization by name",
     response_model=schemas.Organization,
     responses=problems(401, 404, 422, 423),
     dependencies=[Depends(said_once)],
@@ -125,6 +126,7 @@ async def _refuse_foreign(caller: Caller, text: str) -> None:
 @router.put(
     "/org/update",
     operation_id="org_update",
+    summary="Rename it, change its admin",
     response_model=schemas.Organization,
     responses={
         202: {"model": schemas.Operation, "description": "Renaming takes longer; follow the operation at `Location`."},
@@ -193,6 +195,7 @@ async def _store(caller: Caller, wanted: identity.AccountChange) -> None:
 @router.delete(
     "/org/delete",
     operation_id="org_delete",
+    summary="Delete your organization",
     response_model=schemas.Deletion,
     responses=problems(401, 403, 404, 409, 412, 422, 423),
     dependencies=[Depends(said_once)],
@@ -206,6 +209,7 @@ async def delete(caller: CanDeleteOrganization, query: Annotated[NamedDeletion, 
 @router.post(
     "/admin/login",
     operation_id="admin_login",
+    summary="Log in as an admin",
     response_model=schemas.Tokens,
     responses=problems(401, 409, 429, *WITH_BODY),
 )

@@ -25,23 +25,23 @@ from orgstead.api.caller import (
     CanRestoreOrganization,
     CanSuspendOrganization,
     CanUseOwnAccount,
-    actor_of,
     app_of,
     values_of,
 )
 from orgstead.api.documented import WITH_BODY, problems
 from orgstead.api.faults import pointed, said_once
+from orgstead.api.guarded import GuardedRoute
 from orgstead.api.preconditions import etag, is_unchanged
 from orgstead.api.responses import Empty
-from orgstead.api.signup import MayCreateOrganization, refuse_early, signed_up, status_of
+from orgstead.api.signup import MayCreateOrganization, create_with_account, refuse_early, status_of
 from orgstead.creation import NewOrganization
 from orgstead.errors import ConfirmationRequired, InvalidInput, Problem, UnknownPlan
 from orgstead.idempotency import Answer
-from orgstead.model import IdempotentResponse, Operation, OperationState, Organization, User
+from orgstead.model import IdempotentResponse, Operation, OperationState, Organization
 from orgstead.organizations import OWNER, Located
 from orgstead.storage.port import SystemScope, Transaction
 
-router = APIRouter(tags=["Organizations"])
+router = APIRouter(tags=["Organizations"], route_class=GuardedRoute)
 
 OWN = "/v1/organizations/{organization_id}"
 LIST = SystemScope("list own organizations")
@@ -54,6 +54,7 @@ READ_CREATED = SystemScope("read created organization")
 @router.get(
     OWN,
     operation_id="organizations_get",
+    summary="Read an organization",
     response_model=schemas.Organization,
     responses={304: {"description": "As `If-None-Match` has it."}, **problems(401, 404, 423)},
 )
@@ -69,6 +70,7 @@ async def get(caller: CanReadOrganization) -> Response:
 @router.get(
     "/v1/organizations",
     operation_id="organizations_list",
+    summary="List your organizations",
     response_model=schemas.OrganizationList,
     responses=problems(401, 422, 423),
     dependencies=[Depends(said_once)],
@@ -91,6 +93,7 @@ async def page(caller: CanUseOwnAccount, query: Annotated[lists.Page, Query()]) 
 @router.post(
     "/v1/organizations",
     operation_id="organizations_create",
+    summary="Create an organization",
     status_code=201,
     response_model=schemas.Organization,
     responses=problems(401, 403, 409, 423, 429, *WITH_BODY),
@@ -108,8 +111,14 @@ async def create(request: Request, body: schemas.OrganizationCreate, caller: May
     refuse_early(app, new, name_at="/name")
 
     async def work(remember: IdempotentResponse | None) -> Answer:
-        owned, owner = await _owned(request, new, body.owner, caller)
-        return created(await creation.create(app, owned, actor_of(request, owner.id), remember=remember))
+        if body.owner is not None:
+            given = body.owner.email, body.owner.password
+            located, _ = await create_with_account(request, new, *given, below="/owner", remember=remember)
+        else:
+            assert caller is not None
+            owned = replace(new, owner=await caller.account())
+            located = await creation.create(app, owned, caller.actor, remember=remember)
+        return created(located)
 
     async def again(org_id: str) -> Answer:
         return created(await app.storage.read(READ_CREATED, organizations.get, org_id))
@@ -121,23 +130,13 @@ def created(located: Located) -> Answer:
     return views.answer(located, status_of(located), location=True)
 
 
-async def _owned(
-    request: Request, new: NewOrganization, owner: schemas.Owner | None, caller: Caller | None
-) -> tuple[NewOrganization, User]:
-    """The organization to create, with its owner: the account in the body, else the caller."""
-    if owner is not None:
-        return await signed_up(request, new, owner.email, owner.password, below="/owner")
-    assert caller is not None
-    user = await caller.account()
-    return replace(new, owner=user), user
-
-
 # --- changing -------------------------------------------------------------------------------------------------------
 
 
 @router.patch(
     OWN,
     operation_id="organizations_update",
+    summary="Update name or metadata",
     response_model=schemas.Organization,
     responses=problems(401, 403, 404, 409, 412, 423, *WITH_BODY),
 )
@@ -171,6 +170,7 @@ async def _updated(
 @router.post(
     OWN + "/rename",
     operation_id="organizations_rename",
+    summary="Rename an organization",
     response_model=schemas.Organization,
     responses={
         202: {"model": schemas.Operation, "description": "It takes longer; follow the operation at `Location`."},
@@ -198,6 +198,7 @@ def renamed(located: Located, operation: Operation | None) -> Answer:
 @router.post(
     OWN + "/plan",
     operation_id="organizations_change_plan",
+    summary="Change the plan",
     response_model=schemas.Organization,
     responses=problems(401, 403, 404, 409, 412, 423, *WITH_BODY),
 )
@@ -225,6 +226,7 @@ _STATUS_PROBLEMS = problems(400, 401, 403, 404, 409, 412, 422, 423)
 @router.post(
     OWN + "/suspend",
     operation_id="organizations_suspend",
+    summary="Suspend an organization",
     response_model=schemas.Organization,
     responses=_STATUS_PROBLEMS,
 )
@@ -245,6 +247,7 @@ async def suspend(caller: CanSuspendOrganization) -> Response:
 @router.post(
     OWN + "/reactivate",
     operation_id="organizations_reactivate",
+    summary="Reactivate an organization",
     response_model=schemas.Organization,
     responses=_STATUS_PROBLEMS,
 )
@@ -265,6 +268,7 @@ async def reactivate(caller: CanReactivateOrganization) -> Response:
 @router.post(
     OWN + "/restore",
     operation_id="organizations_restore",
+    summary="Restore a deleted organization",
     response_model=schemas.Organization,
     responses=_STATUS_PROBLEMS,
 )
@@ -299,6 +303,7 @@ class Purge(BaseModel):
 @router.delete(
     OWN,
     operation_id="organizations_delete",
+    summary="Delete an organization",
     response_model=schemas.Deletion,
     responses=problems(401, 403, 404, 409, 412, 422, 423),
     dependencies=[Depends(said_once)],

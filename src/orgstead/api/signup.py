@@ -9,14 +9,14 @@ from typing import Annotated
 from fastapi import Depends
 from starlette.requests import Request
 
-from orgstead import identity, names, placements
+from orgstead import creation, identity, names, placements
 from orgstead.access import ACTIVE
-from orgstead.api.caller import Caller, address_of, app_of, authenticated, bearer_token, guard, values_of
+from orgstead.api.caller import Caller, actor_of, address_of, app_of, authenticated, bearer_token, guard, values_of
 from orgstead.api.faults import pointed
 from orgstead.app import App
 from orgstead.creation import NewOrganization
-from orgstead.errors import InvalidEmail, InvalidToken, PasswordUnacceptable, SignupClosed, UnknownPlan
-from orgstead.model import OrganizationStatus, User
+from orgstead.errors import InvalidEmail, InvalidToken, PasswordUnacceptable, SignupClosed, UnknownPlan, UserExists
+from orgstead.model import IdempotentResponse, OrganizationStatus, User
 from orgstead.organizations import Located, checked_metadata
 from orgstead.policy import Permission
 
@@ -72,18 +72,32 @@ def refuse_early(app: App, new: NewOrganization, *, name_at: str) -> None:
     checked_metadata(new.metadata)
 
 
-async def signed_up(
-    request: Request, new: NewOrganization, email: str, password: str, *, below: str = ""
-) -> tuple[NewOrganization, User]:
-    """The organization to create, with the account that will own it: a new one, or an existing one.
+async def create_with_account(
+    request: Request,
+    new: NewOrganization,
+    email: str,
+    password: str,
+    *,
+    below: str = "",
+    remember: IdempotentResponse | None,
+) -> tuple[Located, User]:
+    """Create the organization with the account that will own it: a new one, or an existing one with its password.
 
-    ``below`` is where in the body the e-mail address and password are. Raises what ``account_for_signup`` raises.
+    ``below`` is where in the body the e-mail address and password are. Who loses a race for a new address asks again,
+    and is then somebody with an account. Raises what ``account_for_signup`` and ``creation.create`` raise.
     """
-    with pointed({InvalidEmail: f"{below}/email", PasswordUnacceptable: f"{below}/password"}):
-        account = await identity.account_for_signup(
-            app_of(request), email, password, address=address_of(request), related=[new.name]
-        )
-    return replace(new, owner=account.user, owner_is_new=account.is_new), account.user
+    app = app_of(request)
+    while True:
+        with pointed({InvalidEmail: f"{below}/email", PasswordUnacceptable: f"{below}/password"}):
+            account = await identity.account_for_signup(
+                app, email, password, address=address_of(request), related=[new.name]
+            )
+        owned = replace(new, owner=account.user, owner_is_new=account.is_new)
+        try:
+            located = await creation.create(app, owned, actor_of(request, account.user.id), remember=remember)
+        except UserExists:
+            continue
+        return located, account.user
 
 
 def status_of(located: Located) -> int:
