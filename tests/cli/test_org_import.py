@@ -1,0 +1,168 @@
+"""``orgstead org import``: every line is accounted for, whatever is in it, and a second run changes nothing."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import ORGSTEAD, Run
+from tests.support import PROJECT
+
+HARD_NAMES = PROJECT / "tests" / "data" / "hard_names.csv"
+
+
+@pytest.fixture(autouse=True)
+def upgraded(cli: Run) -> None:
+    assert cli("db", "upgrade").code == 0
+
+
+def results(out: str) -> list[tuple[int, str]]:
+    return [(row["line"], row["result"]) for row in map(json.loads, out.splitlines())]
+
+
+def test_the_hardest_names_are_all_created_and_a_second_run_changes_nothing(cli: Run) -> None:
+    with HARD_NAMES.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    first = cli("org", "import", str(HARD_NAMES), "-o", "jsonl")
+    outcomes = [json.loads(line) for line in first.out.splitlines()]
+    assert first.code == 0, first.err
+    assert [o["external_id"] for o in outcomes] == [row["external_id"] for row in rows]
+    assert {o["result"] for o in outcomes} == {"created", "renamed"}
+    assert len({o["slug"] for o in outcomes}) == len({o["organization_id"] for o in outcomes}) == len(rows)
+
+    again = [json.loads(line) for line in cli("org", "import", str(HARD_NAMES), "-o", "jsonl").out.splitlines()]
+    assert {o["result"] for o in again} == {"exists"}
+    assert [o["organization_id"] for o in again] == [o["organization_id"] for o in outcomes]
+    listed = json.loads(cli("org", "list", "--json").out)
+    assert sorted(o["id"] for o in listed) == sorted(o["organization_id"] for o in outcomes)
+
+
+def test_one_bad_line_hides_no_other(cli: Run, folder: Path) -> None:
+    file = folder / "bad.csv"
+    file.write_bytes(
+        b"\xef\xbb\xbfexternal_id, NAME \n"
+        b'a,"never closed\n'
+        b"b,too,many\n"
+        b",no id\n"
+        b"\n"
+        b'c,"Two\r\nlines"\r\n'
+        b"d,\xff\xfe\n"
+        b"e,!!!\n"
+        b"f,api\n"
+        b"f,Again\n"
+        b"g,Last"
+    )
+    result = cli("org", "import", str(file), "-o", "jsonl", "--report", "report.csv")
+    assert result.code == 1
+    assert results(result.out) == [
+        (2, "refused"),
+        (3, "refused"),
+        (4, "refused"),
+        (6, "created"),
+        (8, "refused"),
+        (9, "refused"),
+        (10, "renamed"),
+        (11, "exists"),
+        (12, "created"),
+    ]
+    assert all(json.loads(line)["reason"] for line in result.out.splitlines() if '"refused"' in line)
+    assert "error import.lines_refused: 5 of 9 lines" in result.err
+    with (folder / "report.csv").open(encoding="utf-8", newline="") as stream:
+        assert [(int(row["line"]), row["result"]) for row in csv.DictReader(stream)] == results(result.out)
+
+
+def test_json_lines_from_standard_input(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = [
+        '{"external_id": "a", "name": "Acme", "plan": "pro", "owner_email": "ada@example.com", "slug": null}',
+        '{"external_id": "b", "name": "Beta", "plan": "nope"}',
+        '{"external_id": "c", "name": "Gamma", "owner_email": "not an address"}',
+        '{"external_id": 4, "name": "Delta"}',
+        '{"external_id": "e", "name": "Eps", "role": "owner"}',
+        "[1]",
+        "{",
+        "[" * 100_000,
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    result = cli("org", "import", "-", "--format", "jsonl", "-o", "jsonl")
+    assert result.code == 1
+    assert results(result.out) == [(1, "created"), *((number, "refused") for number in range(2, 9))]
+    assert json.loads(cli("org", "get", "acme", "--json").out)["plan"] == "pro"
+
+
+@pytest.mark.parametrize(
+    ("content", "args"),
+    [
+        (b"id,name\n", ()),
+        (b"external_id,name,name\n", ()),
+        (b"external_id,name,colour\n", ()),
+        (b"", ()),
+        (b"external_id,name\na,A\n", ("--plan", "nope")),
+        (b"external_id,name\na,A\n", ("--format", "xml")),
+        (b"external_id,name\na,A\n", ("--report", "input.csv")),
+    ],
+)
+def test_a_file_or_option_of_no_use_is_refused_before_anything_is_done(
+    cli: Run, folder: Path, content: bytes, args: tuple[str, ...]
+) -> None:
+    (folder / "input.csv").write_bytes(content)
+    result = cli("org", "import", "input.csv", *args)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error ")
+    assert cli("org", "list", "--json").out == "[]\n"
+    assert (folder / "input.csv").read_bytes() == content
+
+
+def test_missing_files_and_names_without_a_format_are_usage_errors(cli: Run, folder: Path) -> None:
+    (folder / "names.txt").write_text("external_id,name\n")
+    for file in ("missing.csv", "names.txt", "."):
+        assert cli("org", "import", file).code == 2
+
+
+def test_totals_are_the_table_and_formulas_are_neutralized(cli: Run, folder: Path) -> None:
+    (folder / "in.csv").write_text("external_id,name\n=1+1,Acme\n", encoding="utf-8")
+    result = cli("org", "import", "in.csv", "--report", "out.csv")
+    assert result.code == 0
+    assert dict(line.split() for line in result.out.splitlines()) == {
+        "created": "1",
+        "exists": "0",
+        "renamed": "0",
+        "refused": "0",
+        "lines": "1",
+    }
+    assert "'=1+1" in (folder / "out.csv").read_text(encoding="utf-8")
+
+
+def test_ctrl_c_keeps_what_was_said_to_be_done_and_the_next_run_completes_it(cli: Run, folder: Path) -> None:
+    total = 5_000
+    with (folder / "many.csv").open("w", encoding="utf-8") as stream:
+        stream.write("external_id,name\n")
+        stream.writelines(f"x-{number},Company Number {number}\n" for number in range(total))
+    with subprocess.Popen(
+        [*ORGSTEAD, "org", "import", "many.csv", "-o", "jsonl"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    ) as process:
+        assert process.stdout is not None
+        said = [json.loads(process.stdout.readline())]
+        process.send_signal(signal.SIGINT)
+        rest, _ = process.communicate(timeout=60)
+    said += [json.loads(line) for line in rest.splitlines()]
+    assert process.returncode == 130
+    assert 0 < len(said) < total
+
+    again = cli("org", "import", "many.csv", "-o", "jsonl")
+    assert again.code == 0
+    outcomes = {o["external_id"]: o for o in map(json.loads, again.out.splitlines())}
+    assert len(outcomes) == total
+    assert all(outcomes[o["external_id"]]["organization_id"] == o["organization_id"] for o in said)
+    assert {outcomes[o["external_id"]]["result"] for o in said} == {"exists"}
+    assert cli("fsck", "--json").out == "[]\n"
