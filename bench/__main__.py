@@ -1,0 +1,83 @@
+"""``python -m bench [NAME ...]``: measure, print the table, keep the JSON."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from bench.machine import facts, load_average
+from bench.measurements import MEASUREMENTS
+from bench.options import Options
+from bench.processes import CORES, LOAD_CORE, ROOT
+from bench.report import Run, page, save, show
+
+RESULTS = ROOT / "bench" / "results"
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the measurements; 0, or with ``--strict`` 1 when a target was missed."""
+    parser = _parser()
+    asked = parser.parse_args(arguments)
+    if unknown := [name for name in asked.names if name not in MEASUREMENTS]:
+        parser.error(f"there is no measurement {unknown[0]}; there are {', '.join(MEASUREMENTS)}")
+    console = Console(width=None if sys.stdout.isatty() else 160)
+    RESULTS.mkdir(exist_ok=True)
+    before = load_average()
+    results = []
+    # Children are pinned where they are started; the load comes from here.
+    os.sched_setaffinity(0, [LOAD_CORE])
+    with TemporaryDirectory(dir=RESULTS) as folder:
+        options = Options(
+            folder=Path(folder),
+            kept=RESULTS / "kept",
+            data=Path(os.environ.get("ORGSTEAD_TEST_DATA") or ROOT.parent / "shared" / "data"),
+            rounds=asked.rounds,
+            seconds=asked.seconds,
+            seed=asked.seed,
+            quick=asked.quick,
+        )
+        options.kept.mkdir(exist_ok=True)
+        for name in asked.names or MEASUREMENTS:
+            print(f"measuring {name} …", file=sys.stderr, flush=True)
+            found = MEASUREMENTS[name](options)
+            if not found:
+                print(f"{name} was skipped: its data is not here (ORGSTEAD_TEST_DATA).", file=sys.stderr)
+            results += found
+    conditions = {
+        "date": f"{datetime.now(UTC):%Y-%m-%d}",
+        "load average": f"{before:.1f} before, {load_average():.1f} after",
+        "cores": len(CORES),
+        "rounds": asked.rounds,
+        "seconds": asked.seconds,
+        "seed": asked.seed,
+    }
+    run = Run(results, facts(), conditions)
+    show(run, console)
+    save(run, asked.json or RESULTS / f"{datetime.now(UTC):%Y%m%d-%H%M%S}.json")
+    if asked.page:
+        asked.page.write_text(page(run), encoding="utf-8")
+    return int(asked.strict and run.missed)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the speed of orgstead.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"what to measure: {', '.join(MEASUREMENTS)}")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of everything that is compared (3)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="length of one turn (2)")
+    parser.add_argument("--seed", type=int, default=20_261_123, help="chooses the organizations that are read")
+    parser.add_argument("--quick", action="store_true", help="100,000 organizations where 1,000,000 are meant")
+    parser.add_argument("--strict", action="store_true", help="exit with 1 when a target is missed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the results (bench/results/)")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="write the results as a page, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

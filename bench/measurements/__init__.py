@@ -1,0 +1,24 @@
+"""The measurements, by name, in the order in which they run. Each is a module with ``run``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from bench.measurements import commits, growth, hashing, importing, reading, starting, tail
+from bench.options import Options
+from bench.results import Result
+
+Measurement = Callable[[Options], list[Result]]
+
+MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
+    {
+        "reading": reading.run,
+        "hashing": hashing.run,
+        "tail": tail.run,
+        "commits": commits.run,
+        "growth": growth.run,
+        "starting": starting.run,
+        "importing": importing.run,
+    }
+)

@@ -1,0 +1,45 @@
+"""The import of a real list of organizations, through the command line, into an empty database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+from bench.options import Options
+from bench.processes import CORES, spawned
+from bench.results import Result, Target
+
+_FILE = "organizations.csv"
+
+
+def run(options: Options) -> list[Result]:
+    """Organizations per second, start of the command included. Nothing where the list is not on this machine."""
+    file = options.data / _FILE
+    if not file.exists():
+        return []
+    with file.open(encoding="utf-8") as lines:
+        organizations = sum(1 for _ in lines) - 1
+    taken = []
+    for _ in range(options.rounds):
+        with TemporaryDirectory(dir=options.folder) as folder:
+            _orgstead(Path(folder), "db", "upgrade")
+            began = perf_counter()
+            _orgstead(Path(folder), "org", "import", str(file.resolve()))
+            taken.append(perf_counter() - began)
+    return [
+        Result(
+            f"import of {organizations:,} real names, organizations/s",
+            organizations / median(taken),
+            "/s",
+            Target(2000, 3000, at_least=True),
+            {"seconds": median(taken)},
+        )
+    ]
+
+
+def _orgstead(folder: Path, *arguments: str) -> None:
+    with spawned(["-m", "orgstead", *arguments], cores=CORES, cwd=folder) as process:
+        if process.wait():
+            raise RuntimeError(f"orgstead {' '.join(arguments)} failed.")

@@ -1,0 +1,58 @@
+"""What reads feel of others' log-ins, which keep every core busy hashing."""
+
+from __future__ import annotations
+
+import shutil
+from functools import partial
+from itertools import cycle
+from statistics import median
+from threading import Thread
+
+import orjson
+
+from bench.load import ask, closed_loop, request
+from bench.measurements.hashing import logging_in, signing_up
+from bench.open_loop import latencies, quantile
+from bench.options import Options
+from bench.processes import CORES, Server, served
+from bench.results import Result, Target
+
+_LOGINS = 8
+_PER_SECOND = 200.0
+
+
+def run(options: Options) -> list[Result]:
+    """The slowest hundredth of reads at a fixed rate, with eight log-ins at once and without; server on all cores."""
+    place = options.folder / "tail"
+    place.mkdir()
+    with served(place, cores=CORES[:2]) as server:
+        for number in range(_LOGINS):
+            ask(server.port, signing_up(number, "member"), b"201")
+        granted = orjson.loads(ask(server.port, logging_in(0, "member")))
+        read = request("GET", f"/v1/organizations/{granted['organization_id']}", token=granted["access_token"])
+        idle, busy = [], []
+        for _ in range(options.rounds):
+            idle.append(_p99(server, read, options))
+            busy.append(_p99_beside_logins(server, read, options))
+    shutil.rmtree(place)
+    quiet, loud = median(idle) * 1000, median(busy) * 1000
+    figures = {"idle ms": quiet, "with log-ins ms": loud}
+    return [
+        Result(f"p99 of reads with {_LOGINS} log-ins running ÷ without", loud / quiet, "x", Target(5, 3), figures),
+        Result(f"p99 of reads with {_LOGINS} log-ins running", loud, "ms", Target(25, 10), figures),
+    ]
+
+
+def _p99(server: Server, read: bytes, options: Options) -> float:
+    return quantile(latencies(server.port, [read], per_second=_PER_SECOND, seconds=options.seconds), 0.99)
+
+
+def _p99_beside_logins(server: Server, read: bytes, options: Options) -> float:
+    logins = cycle([logging_in(number, "member") for number in range(_LOGINS)]).__next__
+    load = partial(closed_loop, server.port, logins, connections=_LOGINS, seconds=options.seconds + 0.5)
+    beside = Thread(target=load)
+    beside.start()
+    try:
+        return _p99(server, read, options)
+    finally:
+        beside.join()

@@ -1,0 +1,128 @@
+"""Databases to measure on: folders with a database and its key, filled through the product's own import."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from orgstead import kit
+from orgstead.app import App
+from orgstead.audit import OPERATOR
+from orgstead.importing import Line, Result, import_organizations
+from orgstead.model import Membership, Session
+from orgstead.settings import HttpSettings, ManagementSettings, Settings
+from orgstead.storage import tables
+from orgstead.storage.port import SystemScope, Transaction
+
+SCOPE = SystemScope("bench")
+MEMBERS = 1000
+"""How many organizations have an owner with a session, spread evenly over all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """An organization and an access token of its owner, valid for a quarter of an hour."""
+
+    org_id: str
+    token: str
+
+
+def settings_in(folder: Path) -> Settings:
+    """The product's defaults, with everything in ``folder``."""
+    return Settings(
+        database_url=f"sqlite:///{folder / 'main.db'}",
+        data_folder=folder,
+        public_url="http://localhost",
+        http=HttpSettings(port=0),
+        management=ManagementSettings(port=0),
+    )
+
+
+def filled(folder: Path, organizations: int) -> Path:
+    """A folder with a database of so many pooled organizations; made once and kept, because that takes long."""
+    place = folder / f"{organizations}-organizations"
+    if not place.exists():
+        unfinished = folder / f"{place.name}.unfinished"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        asyncio.run(_fill(unfinished, organizations))
+        unfinished.rename(place)
+    return place
+
+
+def members(place: Path) -> list[Member]:
+    """The organizations of ``place`` whose owner has a session, each with a new token."""
+    return asyncio.run(_members(place))
+
+
+async def _fill(folder: Path, organizations: int) -> None:
+    app = await App.open(settings_in(folder))
+    try:
+        await app.storage.migrate()
+        async for outcomes in import_organizations(app, _lines(organizations), OPERATOR):
+            if any(outcome.result is not Result.CREATED for outcome in outcomes):
+                raise RuntimeError("The database could not be filled.")
+            chosen = [o for o in outcomes if o.line % max(1, organizations // MEMBERS) == 0]
+            await app.storage.run(SCOPE, _begin_sessions, [str(o.organization_id) for o in chosen], app)
+    finally:
+        await app.close()
+
+
+def _lines(organizations: int) -> Iterator[Line]:
+    """Names in no order, as real ones come: neighbours in time are not neighbours in an index of names."""
+    for number in range(1, organizations + 1):
+        mixed = f"{number * 2654435761 % 2**32:08x}"
+        fields = {
+            "external_id": f"bench-{mixed}",
+            "name": f"Bench {mixed} Limited",
+            "plan": "free",
+            "owner_email": f"owner-{mixed}@bench.example.com",
+        }
+        yield Line(number, fields)
+
+
+async def _begin_sessions(tx: Transaction, org_ids: list[str], app: App) -> None:
+    at = app.clock()
+    for org_id in org_ids:
+        owner = await _owner(tx, org_id)
+        session = Session(
+            id=kit.new_id("ses"),
+            user_id=owner.user_id,
+            org_id=org_id,
+            user_epoch=1,
+            seed=secrets.token_hex(16),
+            rotated_at=at,
+            created_at=at,
+            expires_at=at + timedelta(days=365),
+        )
+        await tx.add(tables.sessions, session)
+
+
+async def _owner(tx: Transaction, org_id: str) -> Membership:
+    return (await tx.page(tables.memberships, {"org_id": org_id}, limit=1))[0]
+
+
+async def _members(place: Path) -> list[Member]:
+    app = await App.open(settings_in(place))
+    try:
+        sessions = await app.storage.read(SCOPE, _sessions)
+        owners = [await app.storage.read(SCOPE, _owner, session.org_id) for session in sessions]
+        return [
+            Member(session.org_id, _token(app, session, owner)) for session, owner in zip(sessions, owners, strict=True)
+        ]
+    finally:
+        await app.close()
+
+
+async def _sessions(tx: Transaction) -> list[Session]:
+    return await tx.page(tables.sessions, limit=MEMBERS)
+
+
+def _token(app: App, session: Session, owner: Membership) -> str:
+    return app.tokens.mint_access(
+        user_id=session.user_id, session_id=session.id, org_id=session.org_id, role=owner.role, org_epoch=1
+    ).token
