@@ -9,16 +9,25 @@ from orgstead.cli.summary import COMPLETE_VARIABLE, summary
 
 
 def main() -> int:
-    """Run the command line and return its exit code.
+    """Run the command line of this process and return its exit code. A reader of its output that goes away is 1."""
+    try:
+        code = _run(sys.argv[1:])
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python would complain once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return code
 
-    The summary of all commands is printed without loading the machinery: people wait for it most often.
-    """
-    if sys.argv[1:] in ([], ["-h"], ["--help"]) and COMPLETE_VARIABLE not in os.environ:
+
+def _run(args: list[str]) -> int:
+    """The summary of all commands is printed without loading the machinery: people wait for it most often."""
+    if args in ([], ["-h"], ["--help"]) and COMPLETE_VARIABLE not in os.environ:
         sys.stdout.write(summary())
         return 0
     from orgstead.cli.app import run
 
-    return run(sys.argv[1:])
+    return run(args)
 
 
 if __name__ == "__main__":

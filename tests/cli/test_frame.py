@@ -171,13 +171,20 @@ def test_a_process_returns_the_code_and_keeps_its_ends_apart(folder: Path) -> No
     assert (refused.returncode, refused.stdout) == (2, "")
 
 
-def test_a_reader_that_goes_away_is_no_error(folder: Path) -> None:
+@pytest.mark.parametrize("args", [("version",), ("config", "docs"), ("--help",)])
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_goes_away_is_no_error(args: tuple[str, ...], unbuffered: str, folder: Path) -> None:
     """``orgstead config docs | head -1``: the pipe is closed before anything is written."""
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as closed:
         done = subprocess.run(
-            [*ORGSTEAD, "config", "docs"], stdout=closed, stderr=subprocess.PIPE, cwd=folder, check=False
+            [*ORGSTEAD, *args],
+            env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            cwd=folder,
+            check=False,
         )
     assert done.stderr == b""
     assert done.returncode == 1

@@ -105,6 +105,17 @@ async def test_a_list_is_printed_while_it_is_read(format: Format, capsys: pytest
     assert "second" in capsys.readouterr().out
 
 
+async def test_a_table_is_held_back_for_its_widths_only(capsys: pytest.CaptureFixture[str]) -> None:
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        for number in range(TABLE_SAMPLE):
+            yield {"id": f"row-{number}"}
+        assert "row-0\n" in capsys.readouterr().out
+        yield {"id": "last"}
+
+    await Output(Options()).stream(rows(), ("id",))
+    assert capsys.readouterr().out == "last\n"
+
+
 def test_one_thing_is_an_object(capsys: pytest.CaptureFixture[str]) -> None:
     Output(Options(format=Format.JSON)).item(ROWS[1])
     assert json.loads(capsys.readouterr().out) == ROWS[1]

@@ -168,6 +168,13 @@ def test_a_faulty_file_is_explained(elsewhere: Path, text: str, said: str) -> No
     assert said in refused({}, Path("bad.toml"))
 
 
+def test_the_line_end_of_a_secret_file_is_not_part_of_the_secret(elsewhere: Path) -> None:
+    (elsewhere / "key").write_bytes(b" spaces are \r\n")
+    key = load(environ={"ORGSTEAD_SECRET_KEY_FILE": "key"}).settings.secret_key
+    assert key is not None
+    assert key.get_secret_value() == " spaces are "
+
+
 def test_unreadable_content_is_explained(elsewhere: Path) -> None:
     (elsewhere / "binary").write_bytes(b"\xff\xfe")
     (elsewhere / "huge").write_bytes(b"x" * 70_000)

@@ -60,7 +60,6 @@ def run(args: Sequence[str]) -> int:
     try:
         try:
             code = root().main(list(args), prog_name=PROGRAM, complete_var=COMPLETE_VARIABLE, standalone_mode=False)
-            sys.stdout.flush()
             return code if isinstance(code, int) else OK
         except typer.TyperException as error:
             raise _usage(error) from None
@@ -68,10 +67,6 @@ def run(args: Sequence[str]) -> int:
         report(error)
         return exit_code(error)
     except typer.Abort:
-        return FAILURE
-    except BrokenPipeError:
-        # The reader of our output has gone. Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILURE
 
 
