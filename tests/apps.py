@@ -1,44 +1,159 @@
-"""An App on a new database of any engine, with cheap password hashes and a clock that the test sets."""
+"""Apps over new databases, people, records written through the fence, and the check that all is in order."""
 
 from __future__ import annotations
 
-import secrets
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from itertools import count
 from typing import Any
 
+import orjson
+
+from orgstead import creation, integrity, kit, operations, organizations, placements, purging
 from orgstead.app import App
+from orgstead.audit import Actor
+from orgstead.creation import NewOrganization
+from orgstead.model import Operation, OperationState, Placement, Record, User
+from orgstead.organizations import Located
 from orgstead.settings import Settings
-from tests.engines import Database, new_database
-from tests.watch import Watch
+from orgstead.storage import tables
+from orgstead.storage.port import Space, SystemScope, Table, Transaction
+from tests.engines import Database
 
-CHEAP = {"memory_kib": 8192, "iterations": 1}
-SIGNUP_TOKEN = "sign-up-token-of-the-tests"
+SCOPE = SystemScope("tests")
+TESTER = Actor("usr_tester")
+
+_numbers = count(1)
 
 
-def settings_for(database: Database, folder: Path, **changes: Any) -> Settings:
-    """Settings of a service on ``database``, with ``changes`` by name."""
-    values: dict[str, Any] = {
-        "database_url": database.url,
-        "data_folder": folder,
-        "secret_key": secrets.token_urlsafe(48),
-        "passwords": CHEAP,
-        "http": {"allowed_hosts": ["test"]},
-    }
-    return Settings.model_validate({**values, **changes})
+@dataclass
+class Clock:
+    """The time, plus what a test has let pass."""
+
+    ahead: timedelta = timedelta()
+
+    def __call__(self) -> datetime:
+        return kit.now() + self.ahead
+
+    def pass_(self, time: timedelta) -> None:
+        self.ahead += time
 
 
 @asynccontextmanager
-async def new_app(engine: str, watch: Watch, **changes: Any) -> AsyncIterator[App]:
-    """An App that is ready to serve a new, empty database of the engine; no background loops run."""
-    async with new_database(engine) as database:
-        with tempfile.TemporaryDirectory(prefix="orgstead-") as folder:
-            app = await App.open(settings_for(database, Path(folder), **changes), clock=watch)
-            try:
-                await app.storage.migrate()
-                await app.check()
-                yield app
-            finally:
-                await app.close()
+async def opened(database: Database, *, clock: kit.Clock | None = None, **settings: Any) -> AsyncIterator[App]:
+    """An App over the database, migrated; ``settings`` are those of the service."""
+    async with database.opened() as storage:
+        app = App(Settings(database_url=database.url, **settings), storage, clock=clock or Clock())
+        yield app
+        await app.close()
+
+
+def second_process(app: App) -> App:
+    """Another process's App on the same database: with a name of its own in leases."""
+    return App(app.settings, app.storage, clock=app.clock)
+
+
+def person(app: App) -> User:
+    """A person who is not stored yet."""
+    name, at = f"person{next(_numbers)}@example.com", app.clock()
+    return User(id=kit.new_id("usr"), email=name, email_key=name, password_hash="!", created_at=at, updated_at=at)
+
+
+async def created(app: App, name: str, plan: str = "free", **fields: Any) -> Located:
+    """A new organization with a new owner."""
+    owner = person(app)
+    new = NewOrganization(name=name, plan=plan, owner=owner, owner_is_new=True, **fields)
+    return await creation.create(app, new, Actor(owner.id))
+
+
+async def purged(app: App, org_id: str) -> Operation:
+    """Close the organization and purge it at once; returns the operation that did it."""
+    await app.run(SCOPE, organizations.close, org_id, timedelta(), actor=TESTER, at=app.clock())
+    return await purging.purge(app, org_id, TESTER)
+
+
+async def rows(app: App, table: Table[Any], **where: Any) -> list[Any]:
+    """Up to a thousand rows of a table of the directory."""
+    return await app.storage.read(SCOPE, _page, table, where)
+
+
+async def _page(tx: Transaction, table: Table[Any], where: dict[str, Any]) -> list[Any]:
+    return await tx.page(table, where, limit=1000)
+
+
+async def placement(app: App, org_id: str) -> Placement:
+    return (await app.storage.read(SCOPE, organizations.get, org_id)).placement
+
+
+# --- records ----------------------------------------------------------------------------------------------------------
+
+
+def record(org_id: str, id: str) -> Record:
+    """The record of this id: its content follows from it, so that half a record is seen."""
+    data = {"id": id, "text": id * 20}
+    at = kit.now()
+    size = len(orjson.dumps(data))
+    return Record(org_id=org_id, collection="notes", id=id, data=data, bytes=size, created_at=at, updated_at=at)
+
+
+async def put(tx: Transaction, space: Space, record: Record) -> None:
+    """Add a record as every write to a space does: through the fence, in one transaction."""
+    await placements.enter(tx, space, deltas={"records": 1, "bytes": record.bytes})
+    await tx.add(tables.records, record)
+
+
+async def write(app: App, where: Placement, id: str) -> None:
+    """Add the record of this id under a placement that may have become stale."""
+    space = placements.space_of(where)
+    await app.cell(where.cell).run(space, put, space, record(where.org_id, id))
+
+
+async def records(app: App, where: Placement) -> dict[str, Record]:
+    """All records of a space, by id."""
+    found: dict[str, Record] = {}
+    after: tuple[str, str, str] | None = None
+    space = placements.space_of(where)
+    while batch := await app.cell(where.cell).scan(space, _records, after):
+        found.update((record.id, record) for record in batch)
+        after = (batch[-1].org_id, batch[-1].collection, batch[-1].id)
+    return found
+
+
+async def _records(tx: Transaction, after: tuple[str, str, str] | None) -> list[Record]:
+    return await tx.page(tables.records, after=after, limit=1000)
+
+
+async def space_names(app: App) -> set[str]:
+    """The physical names of the dedicated spaces that are there."""
+    return {found.name for _, found in await app.storage.spaces() if found.name}
+
+
+# --- order ------------------------------------------------------------------------------------------------------------
+
+
+async def findings(app: App, *, repair: bool = False) -> list[integrity.Finding]:
+    return [finding async for finding in integrity.fsck(app, repair=repair)]
+
+
+async def recover(app: App) -> None:
+    """Go on with everything that dead processes left behind, as a worker does, without waiting for leases."""
+    await operations.adopt_left_behind(app)
+    clock = app.clock
+    app.clock = lambda: clock() + 2 * operations.LEASE
+    try:
+        while await operations.resume_due(app):
+            pass
+    finally:
+        app.clock = clock
+
+
+async def running(app: App) -> list[Operation]:
+    return await rows(app, tables.operations, state=OperationState.RUNNING)
+
+
+async def assert_clean(app: App) -> None:
+    """Nothing is at work, and ``fsck`` finds nothing."""
+    assert await running(app) == []
+    assert await findings(app) == []

@@ -1,0 +1,78 @@
+"""Running the program and killing it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from tests.crash.history import History
+from tests.support import PROJECT
+
+PIPE = 65536
+
+
+class Program:
+    """The running program; what it tells is added to ``history``."""
+
+    def __init__(self, process: subprocess.Popen[bytes], history: History) -> None:
+        self._process = process
+        self._history = history
+        self._rest = b""
+        assert process.stdout is not None
+        self._pipe = process.stdout.fileno()
+
+    def follow(self, lines: int) -> None:
+        """Wait until so many lines of the history have been told."""
+        while self._history.lines < lines:
+            assert self._read(), "the program ended by itself"
+
+    def kill(self) -> None:
+        self._process.kill()
+        self.end()
+
+    def end(self) -> int:
+        """Follow the program to its end; returns its exit status."""
+        while self._read():
+            pass
+        return self._process.wait()
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Hold the program at the instant where it is; everything that it told until then is in the history."""
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
+        os.set_blocking(self._pipe, False)
+        try:
+            while self._read():
+                pass
+        except BlockingIOError:
+            pass
+        os.set_blocking(self._pipe, True)
+        yield
+        self._process.send_signal(signal.SIGCONT)
+
+    def _read(self) -> bool:
+        told = os.read(self._pipe, PIPE)
+        *lines, self._rest = (self._rest + told).split(b"\n")
+        self._history.read(lines)
+        return bool(told)
+
+
+@contextmanager
+def program(history: History, url: str, *task: str, failpoint: str | None = None) -> Iterator[Program]:
+    """The program at work on the database at ``url``, killed at the end of the block at the latest."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.crash.program", url, *task],
+        stdout=subprocess.PIPE,
+        env={**os.environ, "ORGSTEAD_FAILPOINTS": f"{failpoint}=kill" if failpoint else ""},
+        cwd=PROJECT,
+    )
+    with process:
+        try:
+            yield Program(process, history)
+        finally:
+            process.kill()

@@ -1,0 +1,38 @@
+"""Use cases run on every engine, and leave it in order: each test ends with ``fsck``."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from orgstead.app import App
+from tests import apps
+from tests.engines import Database, new_database, selected
+
+
+@pytest.fixture(params=selected())
+async def database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
+    """A new, empty database of each engine."""
+    async with new_database(request.param) as database:
+        yield database
+
+
+@pytest.fixture
+async def clock() -> apps.Clock:
+    return apps.Clock()
+
+
+@pytest.fixture
+async def app(database: Database, clock: apps.Clock) -> AsyncIterator[App]:
+    """An App over a new database, which must be in order when the test ends."""
+    async with apps.opened(database, clock=clock) as app:
+        yield app
+        await apps.assert_clean(app)
+
+
+@pytest.fixture
+async def damaged(database: Database, clock: apps.Clock) -> AsyncIterator[App]:
+    """An App for tests that leave disorder on purpose."""
+    async with apps.opened(database, clock=clock) as app:
+        yield app
