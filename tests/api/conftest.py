@@ -28,7 +28,7 @@ class Services(Protocol):
     def __call__(self, **changes: Any) -> AbstractAsyncContextManager[Service]: ...
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def services(engine: str) -> Services:
     """Open a service with other settings: ``async with services(signup="closed") as service``."""
 

@@ -1,0 +1,351 @@
+"""Every route with a call that succeeds, who may make it, and what no answer of the API may do.
+
+``ROUTES`` says independently of the code who may call what: a permission given away by mistake in a guard or in the
+policy is a difference between the two.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import httpx2
+from fastapi.routing import APIRoute
+
+from orgstead.api import application
+from orgstead.model import OrganizationStatus, Role
+from orgstead.policy import RANK
+from orgstead.storage import tables
+from orgstead.storage.port import Table, Transaction
+from tests.api.actors import PASSWORD, SCOPE, Person, Service, Standing
+
+ACTIVE, SUSPENDED, CLOSED = OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED, OrganizationStatus.CLOSED
+
+NEW_PASSWORD = "entirely new passphrase"
+MISSING = "01kcy7w2e4g8m3n5p7q9r1s3t5"
+"""The random part of ids that nothing has."""
+
+_numbers = itertools.count(1)
+
+
+# --- the people -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Town:
+    """Organizations in every status, and a log-in to one of them that can be refreshed."""
+
+    service: Service
+    own: Standing
+    other: Standing
+    suspended: Standing
+    closed: Standing
+    refresh_token: str
+    operations: Mapping[str, str]
+    """organization -> the operation that created it"""
+
+    def of(self, actor: str) -> Standing:
+        """The organization that the actor belongs to; those without a valid credential try ``own``."""
+        return {"foreign": self.other, "suspended": self.suspended, "closed": self.closed}.get(actor, self.own)
+
+
+async def founded(service: Service) -> Town:
+    """A town whose organizations share no word."""
+    number = next(_numbers)
+    own = await service.organization(f"Applewood {number}")
+    login = {"email": own.owner.email, "password": PASSWORD, "organization": own.id}
+    tokens = await service.client.post("/v1/auth/login", json=login)
+    assert tokens.status_code == 200, tokens.text
+    other = await service.organization(f"Birchfield {number}")
+    suspended = await service.suspended(f"Cedarbrook {number}")
+    closed = await service.closed(f"Dogwood {number}")
+    return Town(
+        service=service,
+        own=own,
+        other=other,
+        suspended=suspended,
+        closed=closed,
+        refresh_token=tokens.json()["refresh_token"],
+        operations={found.org_id: found.id for found in await service.rows(tables.operations)},
+    )
+
+
+STRANGERS = ("nobody", "garbage", "expired")
+"""Actors without a valid credential: none, one that is no token, one whose time is over."""
+
+ACTORS = (*STRANGERS, "foreign", "suspended", "closed", "viewer", "member", "admin", "owner")
+"""``foreign``, ``suspended`` and ``closed`` are owners: of another organization, of a suspended and of a closed one."""
+
+
+def person(town: Town, actor: str) -> Person | None:
+    """The actor's log-in, None for strangers."""
+    if actor in STRANGERS:
+        return None
+    return town.of(actor).people[Role(actor) if actor in RANK else Role.OWNER]
+
+
+def credential(town: Town, actor: str) -> dict[str, str]:
+    """The actor's headers."""
+    if actor == "nobody":
+        return {}
+    if actor == "garbage":
+        return {"authorization": "Bearer garbage"}
+    if actor == "expired":
+        service, owner = town.service, town.own.owner
+        now = service.watch.moment
+        service.watch.advance(hours=-2)
+        minted = service.app.tokens.mint_access(
+            user_id=owner.user_id,
+            session_id=owner.session_id,
+            org_id=town.own.id,
+            role=Role.OWNER,
+            org_epoch=town.own.organization.epoch,
+        )
+        service.watch.moment = now
+        return {"authorization": f"Bearer {minted.token}"}
+    who = person(town, actor)
+    assert who is not None
+    return who.headers
+
+
+# --- the routes -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What is sent. ``path`` may hold ``{organization_id}`` and ``{operation_id}``."""
+
+    path: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: dict[str, Any] | None = None
+
+
+Maker = Callable[[Town, Standing, str], Call]
+"""Makes a call that succeeds, about an organization, for an actor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Who may call a route, and with what.
+
+    ``least`` is the lowest role that may; None where no credential is needed. ``outcomes`` says for each status of the
+    caller's organization in which the route listens at all what it answers; in others it refuses. ``strangers`` is the
+    status for those without a credential where they may call it, too.
+    """
+
+    make: Maker
+    least: Role | None = None
+    outcomes: Mapping[OrganizationStatus, int] = field(default_factory=lambda: {ACTIVE: 200})
+    strangers: int | None = None
+
+    def expected(self, actor: str, named: bool) -> int:
+        """The status for an actor; ``named``: the call names the organization ``own``, whoever makes it."""
+        if self.least is None:
+            return self.outcomes[ACTIVE]
+        if actor in STRANGERS:
+            return self.strangers if self.strangers and actor == "nobody" else 401
+        status = {"suspended": SUSPENDED, "closed": CLOSED}.get(actor, ACTIVE)
+        role = Role(actor) if actor in RANK else Role.OWNER
+        if status is CLOSED and CLOSED not in self.outcomes:
+            return 401
+        if named and actor in ("foreign", "suspended", "closed"):
+            return 404
+        if status not in self.outcomes:
+            return 423
+        return self.outcomes[status] if RANK[role] >= RANK[self.least] else 403
+
+
+def _plain(town: Town, about: Standing, actor: str) -> Call:
+    return Call()
+
+
+def _by_id(body: dict[str, Any] | None = None) -> Maker:
+    return lambda town, about, actor: Call(path={"organization_id": about.id}, body=body)
+
+
+def _by_name(town: Town, about: Standing, actor: str) -> Call:
+    return Call(query={"organization_name": about.slug})
+
+
+def _with(**body: Any) -> Maker:
+    return lambda town, about, actor: Call(body=body)
+
+
+def _login(town: Town, about: Standing, actor: str) -> Call:
+    return Call(body={"email": town.own.owner.email, "password": PASSWORD})
+
+
+def _signup(town: Town, about: Standing, actor: str) -> Call:
+    email = f"new{next(_numbers)}@people.example.com"
+    return Call(body={"organization_name": _new_name(), "email": email, "password": NEW_PASSWORD})
+
+
+def _creation(town: Town, about: Standing, actor: str) -> Call:
+    body: dict[str, Any] = {"name": _new_name()}
+    if actor in STRANGERS:
+        body["owner"] = {"email": f"new{next(_numbers)}@people.example.com", "password": NEW_PASSWORD}
+    return Call(body=body)
+
+
+def _rename(town: Town, about: Standing, actor: str) -> Call:
+    return Call(path={"organization_id": about.id}, body={"name": _new_name()})
+
+
+def _org_update(town: Town, about: Standing, actor: str) -> Call:
+    return Call(body={"organization_name": _new_name()})
+
+
+def _operation(town: Town, about: Standing, actor: str) -> Call:
+    return Call(path={"operation_id": town.operations[about.id]})
+
+
+def _refresh(town: Town, about: Standing, actor: str) -> Call:
+    return Call(body={"refresh_token": town.refresh_token})
+
+
+def _new_name() -> str:
+    return f"Elmhurst {next(_numbers)}"
+
+
+OWN = "/v1/organizations/{organization_id}"
+_CHANGE = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
+
+ROUTES: dict[tuple[str, str], Entry] = {
+    ("POST", "/org/create"): Entry(_signup, outcomes={ACTIVE: 201}),
+    ("GET", "/org/get"): Entry(_by_name, Role.VIEWER),
+    ("PUT", "/org/update"): Entry(_org_update, Role.ADMIN),
+    ("DELETE", "/org/delete"): Entry(_by_name, Role.OWNER),
+    ("POST", "/admin/login"): Entry(_login),
+    ("POST", "/v1/auth/login"): Entry(_login),
+    ("POST", "/v1/auth/refresh"): Entry(_refresh),
+    ("POST", "/v1/auth/logout"): Entry(_plain, Role.VIEWER, {ACTIVE: 204, SUSPENDED: 204}),
+    ("POST", "/v1/auth/password"): Entry(_with(**_CHANGE), Role.VIEWER, {ACTIVE: 204}),
+    ("GET", "/.well-known/jwks.json"): Entry(_plain),
+    ("GET", "/v1/me"): Entry(_plain, Role.VIEWER),
+    ("GET", "/v1/organizations"): Entry(_plain, Role.VIEWER),
+    ("POST", "/v1/organizations"): Entry(_creation, Role.VIEWER, {ACTIVE: 201}, strangers=201),
+    ("GET", OWN): Entry(_by_id(), Role.VIEWER),
+    ("PATCH", OWN): Entry(_by_id({"metadata": {"seen": True}}), Role.ADMIN),
+    ("DELETE", OWN): Entry(_by_id(), Role.OWNER),
+    ("POST", OWN + "/rename"): Entry(_rename, Role.ADMIN),
+    ("POST", OWN + "/plan"): Entry(_by_id({"plan": "pro"}), Role.OWNER),
+    ("POST", OWN + "/suspend"): Entry(_by_id(), Role.OWNER),
+    ("POST", OWN + "/reactivate"): Entry(_by_id(), Role.OWNER, {ACTIVE: 409, SUSPENDED: 200}),
+    ("POST", OWN + "/restore"): Entry(_by_id(), Role.OWNER, {ACTIVE: 409, SUSPENDED: 409, CLOSED: 200}),
+    ("GET", "/v1/operations/{operation_id}"): Entry(_operation, Role.VIEWER),
+    ("GET", "/openapi.json"): Entry(_plain),
+    ("GET", "/docs"): Entry(_plain),
+    ("GET", "/docs/{name}"): Entry(lambda town, about, actor: Call(path={"name": "page.css"})),
+}
+
+PAGES = frozenset({"/openapi.json", "/docs", "/docs/{name}"})
+"""Routes of the documentation, which answer with files."""
+
+Key = tuple[str, str]
+
+
+def found_routes() -> Iterator[Key]:
+    """Every (method, path) of the application; HEAD belongs to its GET."""
+    for route in application.routes():
+        for method in sorted(getattr(route, "methods", None) or {"?"}):
+            if method != "HEAD":
+                yield method, getattr(route, "path", "?")
+
+
+def with_body() -> list[Key]:
+    """The routes that read a body."""
+    reading = [route for route in application.routes() if isinstance(route, APIRoute) and route.body_field is not None]
+    return [(method, route.path) for route in reading for method in sorted(route.methods or ())]
+
+
+def name_of(key: Key) -> str:
+    return f"{key[0]} {key[1]}"
+
+
+def names_an_organization(call: Call) -> bool:
+    """Does the call say which organization (or thing of one) it is about, beside its credential?"""
+    return bool({"organization_id", "operation_id"} & call.path.keys() or "organization_name" in call.query)
+
+
+def missing(call: Call) -> Call:
+    """The call about an organization, or an operation, that does not exist."""
+    nothing = {"organization_id": f"org_{MISSING}", "operation_id": f"op_{MISSING}"}
+    return replace(
+        call,
+        path={name: nothing[name] for name in call.path},
+        query=dict.fromkeys(call.query, "elsewhere"),
+    )
+
+
+async def send(
+    town: Town, key: Key, call: Call, headers: Mapping[str, str], body: bytes | None = None
+) -> httpx2.Response:
+    """The answer to a call, judged by ``assert_decent``; ``body`` instead of the call's own, with its own headers."""
+    method, path = key
+    url = path.format(**call.path)
+    sent = {"x-request-id": "of-the-matrix", **headers}
+    client = town.service.client
+    if body is not None:
+        answer = await client.request(method, url, params=dict(call.query), headers=sent, content=body)
+    elif call.body is not None:
+        answer = await client.request(method, url, params=dict(call.query), headers=sent, json=call.body)
+    else:
+        answer = await client.request(method, url, params=dict(call.query), headers=sent)
+    assert_decent(answer, page=path in PAGES)
+    return answer
+
+
+# --- what holds for every answer --------------------------------------------------------------------------------------
+
+
+def assert_decent(answer: httpx2.Response, *, page: bool = False) -> None:
+    """An answer of the contract: no fault, a request id, a small problem document for every refusal."""
+    assert answer.status_code < 500, answer.text
+    assert answer.headers["x-request-id"]
+    if answer.status_code < 400:
+        if answer.content and not page:
+            assert answer.headers["content-type"] == "application/json"
+        return
+    assert answer.headers["content-type"] == "application/problem+json", answer.text
+    assert len(answer.content) <= 4096
+    document = answer.json()
+    assert document["status"] == answer.status_code
+    assert document["request_id"] == answer.headers["x-request-id"]
+    assert (answer.status_code == 401) == ("www-authenticate" in answer.headers)
+
+
+def secrets_of(standing: Standing) -> list[str]:
+    """What nobody outside of the organization may ever be shown."""
+    people = [word for one in standing.people.values() for word in (one.email, one.user_id, one.session_id)]
+    return [standing.id, standing.slug, standing.organization.name, *people]
+
+
+def assert_nothing_of_others(town: Town, actor: str, answer: httpx2.Response) -> None:
+    """No answer has a word of an organization that is not the actor's."""
+    everyone = (town.own, town.other, town.suspended, town.closed)
+    for standing in everyone:
+        if standing is not town.of(actor):
+            for word in secrets_of(standing):
+                assert word not in answer.text, f"{actor} was shown {word}"
+
+
+async def state(town: Town) -> dict[str, list[Any]]:
+    """Every row of the directory."""
+    return await town.service.app.storage.read(SCOPE, _state)
+
+
+async def _state(tx: Transaction) -> dict[str, list[Any]]:
+    return {table.name: await _all(tx, table) for table in tables.DIRECTORY}
+
+
+async def _all(tx: Transaction, table: Table[Any]) -> list[Any]:
+    rows: list[Any] = []
+    while batch := await tx.page(table, after=_key(table, rows[-1]) if rows else None, limit=1000):
+        rows += batch
+    return rows
+
+
+def _key(table: Table[Any], row: Any) -> tuple[Any, ...]:
+    return tuple(getattr(row, column) for column in table.key)
