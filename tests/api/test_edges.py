@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import MutableMapping
 from typing import Any
 
 import httpx2
@@ -59,6 +60,22 @@ async def test_head_is_get_without_the_body(service: Service) -> None:
         head = await service.ask("HEAD", path, person, headers=same)
         assert (head.status_code, head.content) == (get.status_code, b"")
         assert head.headers == get.headers
+
+
+async def test_no_byte_of_a_body_is_sent_to_head(service: Service) -> None:
+    """Looked at below the client, which would drop the body by itself."""
+    sent: list[MutableMapping[str, Any]] = []
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "HEAD", "path": "/docs", "query_string": b"", "headers": [(b"host", b"test")]}
+    await application.build(service.app)({**scope, "client": None, "root_path": ""}, receive, send)
+    assert sent[0]["status"] == 200
+    assert b"".join(message["body"] for message in sent[1:]) == b""
 
 
 async def test_no_header_overrides_the_method_or_the_organization(service: Service) -> None:

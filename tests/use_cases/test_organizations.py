@@ -266,6 +266,16 @@ async def test_a_writer_with_the_old_placement_writes_nothing_after_a_rename(app
     assert await apps.space_names(app) == {"org_nova"}
 
 
+async def test_a_writer_from_before_a_rename_there_and_back_writes_nothing(app: App) -> None:
+    """The name is the same again, so that only the epoch tells the old place from the new one."""
+    made = await apps.created(app, "Acme", "enterprise")
+    for name in ("Nova", "Acme"):
+        located, _ = await renaming.rename(app, made.organization.id, renaming.NewName(name=name), ME)
+    assert located.placement.space == made.placement.space
+    await refused(PlacementMoved, apps.write(app, made.placement, "late"))
+    assert await apps.records(app, located.placement) == {}
+
+
 @BOTH
 async def test_a_rename_there_and_back_takes_the_own_redirect(app: App, plan: str) -> None:
     org_id = (await apps.created(app, "Acme", plan)).organization.id
