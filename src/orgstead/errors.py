@@ -160,6 +160,11 @@ class MethodNotAllowed(OrgsteadError):
     title = "This resource does not support the method; see the Allow header."
 
 
+class LinesRefused(OrgsteadError):
+    code = "import.lines_refused"
+    title = "Some lines of the import were refused; everything else was done."
+
+
 # --- who is asking ------------------------------------------------------------------------------------------------
 
 

@@ -24,6 +24,7 @@ STATUS: Final[dict[type[OrgsteadError], int]] = {
     errors.OutOfScope: 404,
     errors.MethodNotAllowed: 405,
     errors.RequestTimeout: 408,
+    errors.LinesRefused: 422,
     errors.Conflict: 409,
     errors.NameTaken: 409,
     errors.ExternalIdTaken: 409,

@@ -19,20 +19,13 @@ from orgstead.cli import lines
 from orgstead.cli.errors import UsageError
 from orgstead.cli.output import Format, Output, Printer, csv_cell
 from orgstead.cli.progress import progress
-from orgstead.errors import OrgsteadError
+from orgstead.errors import LinesRefused
 from orgstead.importing import Outcome, Result
 from orgstead.placements import kind_of
 
 REQUIRED = ("external_id", "name")
 COLUMNS = ("line", "external_id", "result", "organization_id", "slug", "reason")
 SHOWN_REFUSALS = 20
-
-
-class LinesRefused(OrgsteadError):
-    """Some lines were refused; everything else was done."""
-
-    code = "import.lines_refused"
-    title = "Some lines were refused; everything else was done."
 
 
 async def run(app: App, out: Output, file: Path, format: str | None, plan: str | None, report: Path | None) -> None:

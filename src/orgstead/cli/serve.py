@@ -11,6 +11,7 @@ from orgstead.api import server
 from orgstead.api.server import Bound
 from orgstead.cli import service
 from orgstead.cli.commands import command, single
+from orgstead.cli.errors import UsageError
 from orgstead.settings import Settings
 
 app = single()
@@ -34,9 +35,15 @@ def serve(
     role: Annotated[
         Role, typer.Option(help="all: with the background work; api: without, see orgstead worker.")
     ] = Role.ALL,
+    workers: Annotated[int, typer.Option(min=1, help="Processes that serve; the embedded database takes one.")] = 1,
 ) -> None:
     """Serve the API. The database's schema must be up to date: orgstead db upgrade"""
     flags = {"http.host": host, "http.port": port, "management.port": management_port}
+    if workers > 1:
+        raise UsageError(
+            "One process writes this database, so one process serves it.",
+            next="leave --workers out; one process answers thousands of requests a second",
+        )
     server.run(_serve(service.settings_for(ctx.obj, flags), role))
 
 

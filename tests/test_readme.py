@@ -1,0 +1,116 @@
+"""Every snippet of the README is run, in its order, by one shell, as a newcomer would."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import PROJECT
+
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+STOPPED = "<!-- the service is stopped here -->"
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def snippets(text: str) -> list[str]:
+    return [code for language, code in BLOCK.findall(text) if language == "sh"]
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[str]:
+    """What ``make up`` starts, on free ports; gives its address."""
+    settings = {"ORGSTEAD_HTTP__PORT": "0", "ORGSTEAD_MANAGEMENT__PORT": "0"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "orgstead", "up", "--demo"],
+        cwd=tmp_path,
+        env={**clean_environment(), **settings},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        yield next(e["api"] for e in map(json.loads, process.stdout) if e.get("event") == "service.started")
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=30)
+
+
+def clean_environment() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith("ORGSTEAD_")}
+
+
+def run(code: str, folder: Path) -> str:
+    """Run the snippets in one shell that stops at the first command that fails."""
+    tool = folder / ".venv" / "bin" / "orgstead"
+    if not tool.exists():
+        tool.parent.mkdir(parents=True)
+        tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m orgstead "$@"\n')
+        tool.chmod(0o755)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],
+        cwd=folder,
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def objects(text: str) -> list[dict[str, Any]]:
+    """The JSON objects in a command's output, in their order."""
+    decoder, found, at = json.JSONDecoder(), [], text.find("{")
+    while at >= 0:
+        value, end = decoder.raw_decode(text, at)
+        found.append(value)
+        at = text.find("{", end)
+    return found
+
+
+def test_only_shell_and_it_is_all_run() -> None:
+    assert {language for language, _ in BLOCK.findall(README)} == {"sh"}
+    assert README.count(STOPPED) == 1
+
+
+def test_the_first_screen_names_targets_that_exist() -> None:
+    commands = [line.split("#")[0].split() for line in snippets(README)[0].splitlines()]
+    assert commands == [["make", "up"], ["make", "test"]]
+    if shutil.which("make") is None:
+        pytest.skip("there is no make to ask for its targets")
+    wanted = {"up": "orgstead up --demo", "test": "pytest"}
+    for _, target in commands:
+        dry = subprocess.run(["make", "-n", target], cwd=PROJECT, capture_output=True, text=True, check=True)
+        assert wanted[target] in dry.stdout
+
+
+def test_what_it_shows_with_the_service_running(tmp_path: Path, service: str) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("there is no curl to run the README's snippets with")
+    running = snippets(README.split(STOPPED)[0])[1:]
+    out = run("\n".join(running).replace("http://127.0.0.1:8410", service), tmp_path)
+    created, read, renamed, looked_up, closed, restored, again = objects(out)[:7]
+    assert created["organization"]["collection_name"] == read["collection_name"] == "org_acme"
+    assert renamed["collection_name"] == looked_up["collection_name"] == "org_acme-labs"
+    assert (closed["status"], restored["status"], again["status"]) == ("closed", "active", "active")
+    assert len({o["id"] for o in (created["organization"], read, renamed, looked_up, closed, restored, again)}) == 1
+
+
+def test_what_it_shows_with_the_service_stopped(tmp_path: Path) -> None:
+    run(".venv/bin/orgstead db upgrade", tmp_path)
+    imported, production = snippets(README.split(STOPPED)[1])
+    outcomes = objects(run(imported, tmp_path))
+    assert [o["result"] for o in outcomes] == ["created", "created", "renamed"]
+    assert "https://orgs.example.com" in run(production, tmp_path)
