@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Any
 
 import orjson
@@ -24,8 +23,6 @@ from tests.engines import Database
 
 SCOPE = SystemScope("tests")
 TESTER = Actor("usr_tester")
-
-_numbers = count(1)
 
 
 @dataclass
@@ -57,8 +54,9 @@ def second_process(app: App) -> App:
 
 def person(app: App) -> User:
     """A person who is not stored yet."""
-    name, at = f"person{next(_numbers)}@example.com", app.clock()
-    return User(id=kit.new_id("usr"), email=name, email_key=name, password_hash="!", created_at=at, updated_at=at)
+    user_id, at = kit.new_id("usr"), app.clock()
+    email = f"{user_id}@example.com"
+    return User(id=user_id, email=email, email_key=email, password_hash="!", created_at=at, updated_at=at)
 
 
 async def created(app: App, name: str, plan: str = "free", **fields: Any) -> Located:
