@@ -8,7 +8,7 @@ Headers = list[tuple[bytes, bytes]]
 
 _API_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 _DOCS_POLICY = (
-    b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     b"font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
@@ -17,8 +17,8 @@ class SecurityHeaders:
     """The headers of every answer, made once.
 
     An answer of the API is data: it may not run, be framed, be kept by a cache, or be read by another origin. The
-    pages under ``docs_path`` may load scripts and styles of this origin (Swagger UI's files come with the package; its
-    inline styles need the exception, its start script must be a file). Strict-Transport-Security is sent only when
+    pages under ``docs_path`` may load scripts and styles of this origin, as files only (Swagger UI's come with the
+    package). Strict-Transport-Security is sent only when
     people reach the service over https, because it forbids them anything else for a year.
     """
 
