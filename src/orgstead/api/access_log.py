@@ -5,12 +5,25 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import lru_cache
+from time import time
+from typing import NamedTuple
 
 import orjson
 
 _LONGEST_PATH = 200
 _MOST_PENDING = 1000
-_OPTIONS = orjson.OPT_UTC_Z | orjson.OPT_APPEND_NEWLINE
+
+
+class _Line(NamedTuple):
+    moment: float
+    request_id: str
+    method: str
+    path: str
+    route: str
+    status: int
+    duration: float
+    client: str
 
 
 class AccessLog:
@@ -23,7 +36,7 @@ class AccessLog:
     def __init__(self, write: Callable[[bytes], object], *, interval: float = 0.05) -> None:
         self._write = write
         self._interval = interval
-        self._pending: list[dict[str, object]] = []
+        self._pending: list[_Line] = []
         self._timer: asyncio.TimerHandle | None = None
 
     def add(
@@ -33,19 +46,7 @@ class AccessLog:
 
         ``path`` without its query, which may carry what must not be logged.
         """
-        line: dict[str, object] = {
-            "time": datetime.now(UTC),
-            "level": "info",
-            "event": "request",
-            "request_id": request_id,
-            "method": method,
-            "path": path[:_LONGEST_PATH],
-            "route": route,
-            "status": status,
-            "duration_ms": int(duration * 1e6) / 1000,
-            "client": client,
-        }
-        self._pending.append(line)
+        self._pending.append(_Line(time(), request_id, method, path, route, status, duration, client))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval, self.flush)
         elif len(self._pending) >= _MOST_PENDING:
@@ -58,12 +59,35 @@ class AccessLog:
             self._timer = None
         lines, self._pending = self._pending, []
         if lines:
-            self._write(b"".join(map(_formatted, lines)))
+            self._write("".join(map(_formatted, lines)).encode())
 
 
-def _formatted(line: dict[str, object]) -> bytes:
+def _formatted(line: _Line) -> str:
+    """The line as JSON. Put together here, because most of it repeats and need not be looked at again each time."""
+    moment, request_id, method, path, route, status, duration, client = line
+    second = int(moment)
+    return (
+        f'{{"time":"{_second(second)}.{int((moment - second) * 1e6):06d}Z","level":"info","event":"request",'
+        f'"request_id":{_quoted(request_id)},"method":{_repeated(method)},"path":{_quoted(path[:_LONGEST_PATH])},'
+        f'"route":{_repeated(route)},"status":{status},"duration_ms":{int(duration * 1e6) / 1000},'
+        f'"client":{_repeated(client)}}}\n'
+    )
+
+
+@lru_cache(maxsize=4)
+def _second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+def _quoted(text: str) -> str:
+    """``text`` as a JSON string."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
     try:
-        return orjson.dumps(line, option=_OPTIONS)
+        return orjson.dumps(text).decode()
     except TypeError:
-        # Some servers decode a path into text that has no UTF-8; one such line must not cost the others.
-        return orjson.dumps({**line, "path": ascii(line["path"])}, option=_OPTIONS)
+        # Some servers decode a path into text that has no UTF-8.
+        return orjson.dumps(ascii(text)).decode()
+
+
+_repeated = lru_cache(maxsize=1024)(_quoted)

@@ -52,6 +52,15 @@ class BodyReader:
         self._idle = options.idle_seconds
         self._rate = options.bytes_per_second
 
+    @staticmethod
+    def has_none(method: str, headers: Mapping[bytes, bytes]) -> bool:
+        """True where there is nothing to read: the request has no body, and its method is one that has none."""
+        return (
+            method in WITHOUT_BODY
+            and headers.get(b"content-length", b"0") == b"0"
+            and b"transfer-encoding" not in headers
+        )
+
     async def read(self, method: str, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
         """A ``receive`` that gives the whole body at once, for the application to use instead of its own.
 
@@ -59,11 +68,10 @@ class BodyReader:
         Content-Length says so, else as soon as the limit is passed; no more than that is ever held),
         UnsupportedMediaType, MalformedRequest, RequestTimeout, Disconnected.
         """
-        length = headers.get(b"content-length")
-        bodiless = method in WITHOUT_BODY
-        if bodiless and length in (None, b"0") and b"transfer-encoding" not in headers:
+        if self.has_none(method, headers):
             return receive
-        limit = 0 if bodiless else self._max
+        length = headers.get(b"content-length")
+        limit = 0 if method in WITHOUT_BODY else self._max
         if length is not None:
             # Eighteen digits are more than any limit; int() of thousands would be work for nothing.
             if not length.isdigit():

@@ -109,7 +109,8 @@ class Outer:
             if b"x-forwarded-for" in fields and scope["client"]:
                 peer, port = scope["client"]
                 scope["client"] = (self._proxies.client(peer, fields[b"x-forwarded-for"]), port)
-            receive = await self._bodies.read(scope["method"], fields, receive)
+            if not self._bodies.has_none(scope["method"], fields):
+                receive = await self._bodies.read(scope["method"], fields, receive)
             self._deadlines.enter(task)
             try:
                 await self._app(scope, receive, answer.send)
