@@ -54,6 +54,25 @@ async def record(
 ) -> None:
     """Append an entry to the organization's chain. ``action`` is like ``organization.renamed``; no secret in it."""
     head = await tx.find(audit_heads, org_id=org_id)
+    await _append(tx, head, org_id, actor, action, details or {}, at)
+
+
+async def begin(
+    tx: Transaction, org_id: str, actor: Actor, action: str, details: Mapping[str, Json], *, at: datetime
+) -> None:
+    """``record`` for the first entry of an organization that is made in the same transaction."""
+    await _append(tx, None, org_id, actor, action, details, at)
+
+
+async def _append(
+    tx: Transaction,
+    head: AuditHead | None,
+    org_id: str,
+    actor: Actor,
+    action: str,
+    details: Mapping[str, Json],
+    at: datetime,
+) -> None:
     entry = AuditEntry(
         org_id=org_id,
         seq=head.seq + 1 if head else 1,
@@ -61,7 +80,7 @@ async def record(
         at=at,
         actor=actor.id,
         action=action,
-        details=dict(details or {}),
+        details=dict(details),
         request_id=actor.request_id,
         address=actor.address,
         previous=head.hash if head else GENESIS,

@@ -161,7 +161,7 @@ async def write_intent(tx: Transaction, drawn: Draft, actor: Actor, remember: Id
     if remember:
         await tx.add(tables.idempotent_responses, remember)
     facts = {"name": organization.name, "slug": organization.slug, "plan": organization.plan, "owner": user_id}
-    await audit.record(tx, organization.id, actor, "organization.created", facts, at=at)
+    await audit.begin(tx, organization.id, actor, "organization.created", facts, at=at)
 
 
 async def _created(tx: Transaction, org_id: str) -> Located:

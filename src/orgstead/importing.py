@@ -8,7 +8,7 @@ side by side, one transaction that activates them; a process that dies leaves op
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from orgstead.app import App
 
 SCOPE = SystemScope("import organizations")
-BATCH = 200
+BATCH = 500
 COLUMNS = ("external_id", "name", "slug", "plan", "owner_email")
 MAX_EXTERNAL_ID = 255
 NO_PASSWORD = "!"  # noqa: S105  # not a password: the hash that none matches
@@ -75,7 +75,7 @@ class _Wanted:
 
 async def import_organizations(
     app: App, lines: Iterable[Line], actor: Actor, *, plan: str | None = None
-) -> AsyncIterator[list[Outcome]]:
+) -> AsyncGenerator[list[Outcome], None]:
     """Create what the lines ask for; yield the outcomes of each batch once they are durable.
 
     ``plan`` is for lines that name none (default: the setting ``default_plan``). Raises only what stops the whole

@@ -179,7 +179,6 @@ async def test_a_line_that_cannot_be_read_is_refused(app: App) -> None:
         "株式会社",
         "Ünïcödé",
         "=cmd|' /C calc'!A0",
-        "O'Neil",
     ],
 )
 async def test_hostile_names_are_names(app: App, name: str) -> None:
@@ -269,11 +268,10 @@ async def test_a_full_disk_stops_the_import_and_what_was_done_stays(app: App, mo
         return await write(tx, *args)
 
     monkeypatch.setattr(importing, "_write_intents", fills_up)
-    found: list[Outcome] = []
+    outcomes = importing.import_organizations(app, numbered(6), OPERATOR)
+    assert [o.result for o in await anext(outcomes)] == [Result.CREATED] * 2
     with pytest.raises(StorageFull):
-        async for batch in importing.import_organizations(app, numbered(6), OPERATOR):
-            found += batch
-    assert [o.result for o in found] == [Result.CREATED] * 2
+        await anext(outcomes)
     again = await imported(app, numbered(6))
     assert Counter(o.result for o in again) == {Result.EXISTS: 2, Result.CREATED: 4}
 
@@ -306,6 +304,7 @@ from orgstead.app import App
 from orgstead.audit import OPERATOR
 from orgstead.settings import Settings
 from tests.use_cases.test_importing import numbered
+importing.BATCH = 200
 async def main():
     app = await App.open(Settings(database_url=sys.argv[1]))
     async for batch in importing.import_organizations(app, numbered(450), OPERATOR, plan=sys.argv[2]):
@@ -315,22 +314,27 @@ asyncio.run(main())
 """
 
 
+def run_until(failpoint: str, url: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, url, "free"],
+        env={**os.environ, "ORGSTEAD_FAILPOINTS": failpoint},
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("engine", selected())
 @pytest.mark.parametrize(("point", "count"), [("create.after_space", 333), ("create.after_activate", 2)])
 async def test_an_import_that_is_killed_is_completed_by_running_it_again(engine: str, point: str, count: int) -> None:
     async with new_database(engine) as database:
         async with apps.opened(database):
             pass  # migrated
-        killed = subprocess.run(
-            [sys.executable, "-c", PROGRAM, database.url, "free"],
-            env={**os.environ, "ORGSTEAD_FAILPOINTS": f"{point}=kill@{count}"},
-            cwd=PROJECT,
-            capture_output=True,
-            text=True,
-        )
+        killed = run_until(f"{point}=kill@{count}", database.url)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         told = dict(line.split() for line in killed.stdout.splitlines())
-        assert len(told) == importing.BATCH
+        assert len(told) == 200
         async with apps.opened(database) as app:
             found = {o.external_id: o for o in await imported(app, numbered(450))}
             assert {external_id: found[external_id].organization_id for external_id in told} == told
