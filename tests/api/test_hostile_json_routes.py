@@ -82,8 +82,8 @@ def fits(schema: dict[str, Any], body: bytes) -> bool:
 
 
 def objects(schema: dict[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
-    """The places of the body, and of the objects inside it, whose members are all declared."""
-    if schema.get("additionalProperties") is False:
+    """The places of the body, and of the objects inside it that have members of their own."""
+    if "properties" in schema:
         yield at
         for name, member in schema["properties"].items():
             yield from objects(resolved(member), (*at, name))
