@@ -100,7 +100,7 @@ class Outer:
         scope.setdefault("state", {})["request_id"] = request_id
         task = asyncio.current_task()
         assert task is not None
-        answer = _Answer(send, task, self._deadlines, self._security, scope["path"], request_id.encode("ascii"))
+        answer = _Answer(send, task, self._deadlines, self._security, scope["path"], request_id)
         try:
             if len(fields) != len(scope["headers"]):
                 _join_repeated(scope["headers"], fields)
@@ -172,7 +172,7 @@ class _Answer:
         deadlines: Deadlines,
         security: SecurityHeaders,
         path: str,
-        request_id: bytes,
+        request_id: str,
     ) -> None:
         self._send = send
         self._task = task
@@ -190,7 +190,7 @@ class _Answer:
             headers = message.get("headers", ())
             message["headers"] = [
                 *headers,
-                (b"x-request-id", self._request_id),
+                (b"x-request-id", self._request_id.encode("ascii")),
                 *self._security.of(self._path, headers),
             ]
         return self._send(message)
