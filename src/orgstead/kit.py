@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
-
-from ulid import ULID
 
 T = TypeVar("T")
 
@@ -21,9 +22,31 @@ def now() -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
+class _Ulids:
+    """ULIDs as numbers (github.com/ulid/spec): 48 bits of milliseconds and 80 random ones; within a millisecond, one
+    more than the last, so that ids sort in the order in which a process made them."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._last = 0
+
+    def next(self) -> int:
+        fresh = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10))
+        with self._lock:
+            self._last = fresh if fresh >> 80 > self._last >> 80 else self._last + 1
+            return self._last
+
+
+_ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+_PAIRS = tuple(high + low for high in _ALPHABET for low in _ALPHABET)
+_SHIFTS = range(120, -10, -10)
+_ulids = _Ulids()
+
+
 def new_id(prefix: str) -> str:
-    """A new id such as ``org_01jd…``: the prefix and a lower-case ULID (sorts by time, 80 random bits)."""
-    return f"{prefix}_{str(ULID()).lower()}"
+    """A new id such as ``org_01jd…``: the prefix and a lower-case ULID. Ids that a process makes sort by their age."""
+    number = _ulids.next()
+    return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
 
 
 def rfc3339(moment: datetime) -> str:

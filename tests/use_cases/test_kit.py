@@ -1,0 +1,50 @@
+"""Ids: short, lower-case, never twice, and sorted by their age."""
+
+from __future__ import annotations
+
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from orgstead import kit
+
+SHAPE = re.compile(r"org_[0-7][0-9a-hjkmnp-tv-z]{25}")
+
+
+def test_an_id_is_its_prefix_and_a_ulid() -> None:
+    before = time.time_ns() // 1_000_000
+    made = kit.new_id("org")
+    assert SHAPE.fullmatch(made)
+    digits = "0123456789abcdefghjkmnpqrstvwxyz"
+    number = 0
+    for char in made.removeprefix("org_"):
+        number = number * 32 + digits.index(char)
+    assert before <= number >> 80 <= time.time_ns() // 1_000_000
+    assert number & (2**80 - 1)
+
+
+def test_ids_of_several_threads_are_never_the_same() -> None:
+    with ThreadPoolExecutor(4) as threads:
+        made = [
+            made for batch in threads.map(lambda _: [kit.new_id("x") for _ in range(5000)], range(4)) for made in batch
+        ]
+    assert len(set(made)) == len(made)
+
+
+def test_ids_sort_as_they_were_made_also_when_the_clock_goes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter([5, 5, 5, 4, 1, 6, 6])
+    monkeypatch.setattr(kit, "_ulids", kit._Ulids())
+    monkeypatch.setattr(time, "time_ns", lambda: next(times) * 1_000_000)
+    made = [kit.new_id("x") for _ in range(7)]
+    assert made == sorted(made)
+    assert len(set(made)) == 7
+    assert [m[2:12] for m in made] == ["0000000005"] * 5 + ["0000000006"] * 2
+
+
+def test_random_bits_differ_between_milliseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = iter(range(1, 100))
+    monkeypatch.setattr(kit, "_ulids", kit._Ulids())
+    monkeypatch.setattr(time, "time_ns", lambda: next(times) * 1_000_000)
+    assert len({kit.new_id("x")[12:] for _ in range(99)}) == 99
