@@ -50,9 +50,11 @@ class App:
         self.waiting = asyncio.Event()
         self.go = asyncio.Event()
         self.served: list[str] = []
+        self.headers: list[tuple[bytes, bytes]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.served.append(scope["path"])
+        self.headers = scope["headers"]
         if scope["path"] == "/wait":
             self.waiting.set()
             await self.go.wait()
@@ -186,6 +188,38 @@ async def test_a_connection_serves_many_requests_in_order(served: Served) -> Non
 async def test_a_body_may_come_in_chunks(served: Served) -> None:
     head = b"POST /a" + HEAD + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
     assert (await served.ask(head + b"1\r\n{\r\n1\r\n}\r\n0\r\n\r\n")).body == b"POST /a {}"
+
+
+async def test_a_body_may_come_in_chunks_of_one_byte(served: Served) -> None:
+    head = b"POST /a" + HEAD + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    body = b'"' + b"x" * 30_000 + b'"'
+    async with await served.connect() as connection:
+        connection.send(head)
+        connection.send(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n")
+        assert (await connection.reply()).body == b"POST /a " + body
+
+
+CHUNKED = b"POST /a" + HEAD + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+
+
+async def test_trailers_are_not_taken_for_headers(served: Served) -> None:
+    trailers = b"Authorization: Bearer stolen\r\nX-Forwarded-For: 192.0.2.1\r\n"
+    assert (await served.ask(CHUNKED + b"2\r\n{}\r\n0\r\n" + trailers + b"\r\n")).body == b"POST /a {}"
+    assert {name for name, _ in served.app.headers} == {b"host", b"content-type", b"transfer-encoding"}
+
+
+@pytest.mark.parametrize(
+    "begun", [b"2\r\n{}\r\n0\r\nX: ", b"2\r\n{}\r\n0\r\n", b"2;x="], ids=["trailer", "trailers", "extension"]
+)
+async def test_what_surrounds_a_body_has_an_end(served: Served, begun: bytes) -> None:
+    more = b"X: x\r\n" if begun.endswith(b"\n") else b"x"
+    async with await served.connect() as connection:
+        connection.send(CHUNKED + begun)
+        await asyncio.sleep(0.05)  # a piece of its own
+        connection.send(more * 100_000)
+        assert (await connection.reply()).code == "request.malformed"
+        assert await connection.rest() == b""
+        assert served.app.served == []
 
 
 # --- slow clients ---

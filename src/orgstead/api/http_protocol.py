@@ -1,5 +1,5 @@
-"""uvicorn's HTTP/1.1 protocol with the limits that it lacks: time and size of headers, of what is left unread, of a
-connection that nobody reads from.
+"""uvicorn's HTTP/1.1 protocol with the limits that it lacks: time and size of headers, of what surrounds a body that
+comes in chunks, of what is left unread, of a connection that nobody reads from.
 
 uvicorn waits for ever for the rest of a request's head, and holds as much of it as is sent. A few hundred half-sent
 requests would hold every connection (slowloris). Here each connection has a time by which its client must have
@@ -27,6 +27,9 @@ from orgstead.errors import (
     RequestTimeout,
     UriTooLong,
 )
+
+_FRAMING_PER_BYTE = 8
+"""What may surround each byte of a body that comes in chunks, in bytes: five are needed where each is a chunk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +70,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.head_size = 0
         self.chunk_size = 0
         self.head_follows_message = False
+        # Of the current body: what was received of it, and with it in sizes and extensions of chunks and in trailers.
+        self.in_body = False
+        self.body_size = 0
+        self.framing_size = 0
         self.discarded = 0
         self.refusal: OrgsteadError | None = None
         # The client asked for another protocol: what follows its request is not HTTP/1.1 and is not read.
@@ -90,9 +97,18 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self.chunk_size = len(data)
         self.head_follows_message = False
+        body_before = self.body_size if self.in_body else None
         if self.due is None and self._idle():
             self.due = self.loop.time() + self.limits.header_seconds
         super().data_received(data)
+        if self.in_body and body_before is not None:
+            # Neither the body reader nor llhttp bounds these, and a trailer is only announced once it has an end.
+            self.framing_size += self.chunk_size - (self.body_size - body_before)
+            if self.framing_size > self.limits.max_header_bytes + _FRAMING_PER_BYTE * self.body_size:
+                if self.cycle.response_complete:
+                    self.transport.abort()
+                else:
+                    self._refuse(MalformedRequest("The chunks of the body are far smaller than what surrounds them."))
         if not self.in_head:
             return
         # llhttp announces a header when it is complete: one without an end is only seen here. Where the head begins in
@@ -127,8 +143,15 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.in_head = True
+        self.in_body = False
         self.head_size = 0
         self.due = self.loop.time() + self.limits.header_seconds
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        # Trailers are dropped (RFC 9110 §6.5.1): uvicorn would add them to the headers of a request that has begun,
+        # without bound, and past whoever judged those headers.
+        if self.in_head:
+            super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         limits = self.limits
@@ -142,12 +165,15 @@ class LimitedProtocol(HttpToolsProtocol):
             self._reject(HeadersTooLarge())
         super().on_headers_complete()
         self.in_head = False
+        self.in_body = True
+        self.body_size = self.framing_size = 0
         self.due = None
         if self.parser.should_upgrade():
             self.deaf = True
             self.cycle.keep_alive = False
 
     def on_body(self, body: bytes) -> None:
+        self.body_size += len(body)
         if self.cycle.response_complete:
             self._discard(len(body))
             return
@@ -155,6 +181,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self.head_follows_message = True
+        self.in_body = False
         if self.cycle.response_complete:
             # The rest of a refused body is there; the connection is in step again.
             self.cycle.more_body = False
