@@ -10,6 +10,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from orgstead.failpoints import arm
 from orgstead.model import OrganizationStatus, Role
 from orgstead.passwords import Passwords
 from orgstead.storage import tables
@@ -123,7 +124,11 @@ async def test_a_purge_and_a_create_do_not_both_have_the_name(service: Service) 
             *(service.ask("POST", "/v1/organizations", acme.owner, body) for _ in range(5)),
         )
         assert tally(answers) == {200: 1, 409: 5}
-    assert await space_names(service.app) == set()
+        later = await service.ask("POST", "/v1/organizations", acme.owner, body)
+        problem(later, 409, "organization.name_taken")
+        own = {"organization_name": body["name"], "email": racer.owner.email, "password": PASSWORD}
+        assert (await service.ask("POST", "/org/create", body=own)).status_code == 201
+    assert await space_names(service.app) == {f"org_contested-{number}" for number in range(5)}
     await assert_clean(service.app)
 
 
@@ -227,12 +232,48 @@ async def test_nothing_is_let_in_after_a_log_out_was_answered(service: Service) 
 # --- one organization -------------------------------------------------------------------------------------------------
 
 
+CHANGES: list[tuple[str, str, dict[str, Any] | None]] = [
+    ("POST", "/rename", {"name": "Racer First"}),
+    ("POST", "/rename", {"name": "Racer Second"}),
+    ("PATCH", "", {"metadata": {"seen": True}}),
+    ("POST", "/plan", {"plan": "free"}),
+    ("POST", "/suspend", None),
+    ("POST", "/reactivate", None),
+    ("DELETE", "", None),
+    ("POST", "/restore", None),
+]
+"""Everything that an owner can do to an organization."""
+
+
+@pytest.mark.parametrize("point", ["rename.after_claim", "rename.after_close", "rename.after_flip"])
+async def test_during_a_rename_every_other_change_waits(service: Service, point: str) -> None:
+    """E8, without chance: the rename stands still while the others are asked for."""
+    racer = await service.organization("Racer", plan="enterprise")
+    reached, go_on = asyncio.Event(), asyncio.Event()
+
+    async def stand_still() -> None:
+        reached.set()
+        await go_on.wait()
+
+    with arm(point, stand_still):
+        rename = asyncio.create_task(service.ask("POST", f"{racer.path}/rename", racer.owner, {"name": "Renamed"}))
+        await reached.wait()
+        for method, path, body in CHANGES:
+            if path not in ("/reactivate", "/restore"):
+                answer = await service.ask(method, racer.path + path, racer.owner, body)
+                problem(answer, 409, "operation.in_progress")
+        assert (await service.ask("GET", racer.path, racer.owner)).status_code == 200
+        go_on.set()
+        assert (await rename).json()["collection_name"] == "org_renamed"
+    await assert_clean(service.app)
+
+
 async def test_whatever_is_asked_at_once_leaves_an_organization_in_order(service: Service, seed: int) -> None:
     """E8: renames, suspensions, plans and the end of it, all at once; each is done wholly or refused."""
     choice = random.Random(seed)
     for number in range(4):
-        racer = await service.organization(f"Racer {number}", plan="enterprise")
-        asked = [_change(racer, n) for n in range(8)] * 2
+        racer = await service.organization(f"Number {number}", plan="enterprise")
+        asked = [(method, path, _numbered(body, number)) for method, path, body in CHANGES * 2]
         choice.shuffle(asked)
         answers = await asyncio.gather(
             *(service.ask(method, racer.path + path, racer.owner, body) for method, path, body in asked)
@@ -245,15 +286,6 @@ async def test_whatever_is_asked_at_once_leaves_an_organization_in_order(service
     await assert_clean(service.app)
 
 
-def _change(racer: Standing, number: int) -> tuple[str, str, dict[str, Any] | None]:
-    changes: list[tuple[str, str, dict[str, Any] | None]] = [
-        ("POST", "/rename", {"name": f"{racer.slug} first"}),
-        ("POST", "/rename", {"name": f"{racer.slug} second"}),
-        ("PATCH", "", {"metadata": {"seen": True}}),
-        ("POST", "/plan", {"plan": "free"}),
-        ("POST", "/suspend", None),
-        ("POST", "/reactivate", None),
-        ("DELETE", "", None),
-        ("POST", "/restore", None),
-    ]
-    return changes[number]
+def _numbered(body: dict[str, Any] | None, number: int) -> dict[str, Any] | None:
+    """The body with a name of its own, where it gives one."""
+    return {**body, "name": f"{body['name']} {number}"} if body and "name" in body else body
