@@ -52,8 +52,12 @@ async def record(
     *,
     at: datetime,
 ) -> None:
-    """Append an entry to the organization's chain. ``action`` is like ``organization.renamed``; no secret in it."""
-    head = await tx.find(audit_heads, org_id=org_id)
+    """Append an entry to the organization's chain. ``action`` is like ``organization.renamed``; no secret in it.
+
+    The end of the chain is locked: of two entries at once, the second is appended to the first. Raises ``NotFound``
+    when the organization is gone.
+    """
+    head = await tx.lock(audit_heads, org_id)
     await _append(tx, head, org_id, actor, action, details or {}, at)
 
 

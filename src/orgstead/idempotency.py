@@ -59,11 +59,11 @@ def request_row(
     )
 
 
-async def held(tx: Transaction, row: IdempotentResponse, *, writable: bool = True) -> IdempotentResponse | None:
+async def held(tx: Transaction, row: IdempotentResponse) -> IdempotentResponse | None:
     """What is remembered of this request: a complete answer, or a row whose effect has happened, or None.
 
-    What is of no use any more is removed on the way (where ``writable``). Raises ``IdempotencyKeyReused`` when the key
-    came with another request, ``IdempotencyInProgress`` while the first one is worked on.
+    What is of no use any more is removed on the way. Raises ``IdempotencyKeyReused`` when the key came with another
+    request, ``IdempotencyInProgress`` while the first one is worked on.
     """
     found = await tx.find(tables.idempotent_responses, org_id=row.org_id, id=row.id)
     if found is None:
@@ -73,8 +73,7 @@ async def held(tx: Transaction, row: IdempotentResponse, *, writable: bool = Tru
             raise IdempotencyKeyReused
         if found.status or await _is_alive(tx, found, row.created_at):
             return found
-    if writable:
-        await tx.remove(tables.idempotent_responses, row.org_id, row.id)
+    await tx.take(tables.idempotent_responses, org_id=row.org_id, id=row.id)
     return None
 
 
@@ -122,8 +121,10 @@ async def begin(tx: Transaction, row: IdempotentResponse) -> IdempotentResponse 
 
 async def complete(tx: Transaction, row: IdempotentResponse, answer: Answer) -> None:
     """Remember the answer of work that is done. The row may have expired meanwhile."""
-    found = await tx.find(tables.idempotent_responses, org_id=row.org_id, id=row.id)
-    if found is not None and not found.status:
+    if await tx.find(tables.idempotent_responses, org_id=row.org_id, id=row.id) is None:
+        return
+    found = await tx.lock(tables.idempotent_responses, row.org_id, row.id)
+    if not found.status:
         await tx.replace(tables.idempotent_responses, completed(found, answer))
 
 
@@ -133,11 +134,11 @@ async def abandon(tx: Transaction, row: IdempotentResponse) -> None:
 
 
 async def forget_expired(tx: Transaction, at: datetime, limit: int) -> int:
-    """Remove rows past their time; returns how many."""
+    """Remove up to ``limit`` rows past their time; returns how many. Others may be at it at the same time."""
     rows = await tx.page(tables.idempotent_responses, order=("expires_at",), limit=limit)
     expired = [row for row in rows if row.expires_at <= at]
     for row in expired:
-        await tx.remove(tables.idempotent_responses, row.org_id, row.id)
+        await tx.take(tables.idempotent_responses, org_id=row.org_id, id=row.id)
     return len(expired)
 
 

@@ -12,7 +12,7 @@ from email_validator import EmailNotValidError, validate_email
 
 from orgstead import audit, events, kit
 from orgstead.audit import Actor
-from orgstead.errors import AlreadyExists, BadCredentials, InvalidEmail, UserExists
+from orgstead.errors import AlreadyExists, BadCredentials, InvalidEmail, InvalidToken, UserExists
 from orgstead.model import User
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
@@ -122,10 +122,14 @@ async def change(
 ) -> User:
     """Change an account. A new password ends every session of the person but the one it was changed from (R11).
 
-    ``org_id`` is the organization whose log notes it. Raises ``NotFound``, ``UserExists``; a race for an address ends
-    in ``AlreadyExists`` ("users.email").
+    ``org_id`` is the organization whose log notes it. Raises ``InvalidToken`` when the session has ended meanwhile, as
+    by another change of the password; ``NotFound``, ``UserExists``; a race for an address ends in ``AlreadyExists``
+    ("users.email").
     """
     user = await tx.lock(tables.users, user_id)
+    session = await tx.lock(tables.sessions, session_id)
+    if session.revoked_at is not None or session.user_epoch != user.epoch:
+        raise InvalidToken
     if wanted.email is not None and wanted.email_key is not None and wanted.email != user.email:
         holder = await find_by_email(tx, wanted.email_key)
         if holder is not None and holder.id != user_id:
@@ -134,7 +138,6 @@ async def change(
         await _note(tx, org_id, "user.email_changed", user_id, actor, at)
     if wanted.password_hash is not None:
         user = replace(user, password_hash=wanted.password_hash, epoch=user.epoch + 1)
-        session = await tx.get(tables.sessions, session_id)
         await tx.replace(tables.sessions, replace(session, user_epoch=user.epoch))
         await _note(tx, org_id, "user.password_changed", user_id, actor, at)
     return await tx.replace(tables.users, replace(user, updated_at=at))

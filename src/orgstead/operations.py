@@ -262,7 +262,7 @@ async def _failed(tx: Transaction, operation: Operation, error: OrgsteadError, a
     Nothing is written, and the operation returned as it stands, where the step was saved although that seemed to fail
     (``OutcomeUnknown``). Raises ``Conflict`` when another process has the operation.
     """
-    stored = await get(tx, operation.org_id, operation.id)
+    stored = await tx.lock(tables.operations, operation.org_id, operation.id)
     if stored.state is not OperationState.RUNNING:
         return stored
     if stored.lease_owner != operation.lease_owner:
@@ -356,7 +356,7 @@ async def retry_now(app: App, operation: Operation) -> Operation:
 
 
 async def _take_over(tx: Transaction, operation: Operation, owner: str, at: datetime) -> Operation:
-    held = await get(tx, operation.org_id, operation.id)
+    held = await tx.lock(tables.operations, operation.org_id, operation.id)
     if held.state is OperationState.RUNNING and held.lease_until > at:
         raise _taken_over()
     if held.state is not OperationState.RUNNING and not await _is_awaited(tx, held):
@@ -404,7 +404,7 @@ async def forget_old(tx: Transaction, before: datetime, limit: int) -> int:
             old = [operation for operation in ended if operation.updated_at < before]
             for operation in old[: limit - removed]:
                 if state is OperationState.SUCCEEDED or not await _is_awaited(tx, operation):
-                    await tx.remove(tables.operations, operation.org_id, operation.id)
+                    await tx.take(tables.operations, org_id=operation.org_id, id=operation.id)
                     removed += 1
             if len(old) < limit:
                 break

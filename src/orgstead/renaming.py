@@ -132,9 +132,9 @@ async def rename_space(app: App, operation: Operation) -> Mapping[str, Json]:
 
 async def flip(tx: Transaction, operation: Operation, at: datetime) -> None:
     """From here on every request finds the organization under its new name and its space in a new epoch."""
-    placement = await tx.lock(tables.placements, operation.org_id)
-    await tx.replace(tables.placements, placements.renamed(placement, operation.payload["space"]))
     organization = await tx.lock(tables.organizations, operation.org_id)
+    placement = await tx.get(tables.placements, operation.org_id)
+    await tx.replace(tables.placements, placements.renamed(placement, operation.payload["space"]))
     actor = operations.actor_of(operation)
     await _store(tx, organization, operation.payload["name"], operation.payload["slug"], actor, at)
 
@@ -149,9 +149,9 @@ async def open_slots(app: App, operation: Operation) -> Mapping[str, Json]:
 
 async def end(tx: Transaction, operation: Operation, at: datetime) -> None:
     """The organization is free for its next operation."""
-    placement = await tx.lock(tables.placements, operation.org_id)
-    await tx.replace(tables.placements, replace(placement, state=PlacementState.STABLE))
     organization = await tx.lock(tables.organizations, operation.org_id)
+    placement = await tx.get(tables.placements, operation.org_id)
+    await tx.replace(tables.placements, replace(placement, state=PlacementState.STABLE))
     await tx.replace(tables.organizations, replace(organization, operation_id=None, updated_at=at))
 
 

@@ -254,14 +254,25 @@ async def logout(app: App, session_id: str, *, actor: Actor) -> None:
 
 async def end(tx: Transaction, session_id: str, actor: Actor, at: datetime) -> None:
     """End the session unless it is over already, or was never there."""
-    session = await _session(tx, session_id)
-    if session is not None and session.revoked_at is None:
+    if await _session(tx, session_id) is None:
+        return
+    session = await tx.lock(tables.sessions, session_id)
+    if session.revoked_at is None:
         await _end(tx, session, "session.ended", actor, at)
 
 
 async def _end(tx: Transaction, session: Session, action: str, actor: Actor, at: datetime) -> None:
     await tx.replace(tables.sessions, replace(session, revoked_at=at))
     await audit.record(tx, session.org_id, actor, action, {"session_id": session.id}, at=at)
+
+
+async def forget_expired(tx: Transaction, at: datetime, limit: int) -> int:
+    """Remove up to ``limit`` sessions past their time; returns how many. Others may be at it at the same time."""
+    rows = await tx.page(tables.sessions, order=("expires_at",), limit=limit)
+    expired = [session for session in rows if session.expires_at <= at]
+    for session in expired:
+        await tx.take(tables.sessions, id=session.id)
+    return len(expired)
 
 
 async def _session(tx: Transaction, session_id: str) -> Session | None:

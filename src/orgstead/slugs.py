@@ -34,6 +34,9 @@ async def claim(tx: Transaction, slug: str, org_id: str, user_id: str | None, at
         return
     if not is_free(held, org_id, user_id, at):
         raise NameTaken
+    held = await tx.lock(tables.slugs, slug)
+    if not is_free(held, org_id, user_id, at):
+        raise NameTaken  # somebody else took it over meanwhile
     await tx.replace(tables.slugs, replace(held, org_id=org_id, state=SlugState.CURRENT, held_for=None, until=None))
 
 

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from orgstead import idempotency, operations, purging
+from orgstead import idempotency, operations, purging, sessions
 from orgstead.errors import OrgsteadError
-from orgstead.storage import tables
-from orgstead.storage.port import SystemScope, Transaction
+from orgstead.storage.port import SystemScope
 
 if TYPE_CHECKING:
     from orgstead.app import App
@@ -31,15 +30,7 @@ async def expire(app: App) -> int:
     at = app.clock()
     removed = await app.run(SCOPE, idempotency.forget_expired, at, BATCH)
     removed += await app.run(SCOPE, operations.forget_old, at - OPERATIONS_KEPT, BATCH)
-    return removed + await app.run(SCOPE, _forget_sessions, app)
-
-
-async def _forget_sessions(tx: Transaction, app: App) -> int:
-    rows = await tx.page(tables.sessions, order=("expires_at",), limit=BATCH)
-    expired = [session for session in rows if session.expires_at <= app.clock()]
-    for session in expired:
-        await tx.remove(tables.sessions, session.id)
-    return len(expired)
+    return removed + await app.run(SCOPE, sessions.forget_expired, at, BATCH)
 
 
 JOBS: tuple[tuple[str, Job, float], ...] = (

@@ -6,7 +6,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from orgstead import kit
+from orgstead import audit, kit
 from orgstead.app import App
 from orgstead.model import (
     AuditEntry,
@@ -30,6 +30,7 @@ SCOPE = SystemScope("test")
 PASSWORD = "correct horse battery staple"
 WRONG = "incorrect horse battery staple"
 ADDRESS = "192.0.2.1"
+CREATED = "organization.created"
 
 
 class CountingPasswords(Passwords):
@@ -96,6 +97,7 @@ class World:
         organization = Organization(**{**values, **changes})
         await self.add(tables.organizations, organization)
         await self.add(tables.slugs, SlugClaim(slug=slug, org_id=organization.id, state=SlugState.CURRENT))
+        await self.app.storage.run(SCOPE, audit.begin, organization.id, audit.SYSTEM, CREATED, {}, at=at)
         for owner in owners:
             await self.add(
                 tables.memberships,
@@ -132,5 +134,7 @@ class World:
         assert isinstance(session, Session)
         return session
 
-    async def audited(self, org_id: str) -> list[AuditEntry]:
-        return await self.rows(tables.audit_entries, org_id=org_id)
+    async def audited(self, org_id: str | None = None) -> list[AuditEntry]:
+        """The entries, of one organization or all, since the organization was made."""
+        entries = await self.rows(tables.audit_entries, **({"org_id": org_id} if org_id else {}))
+        return [entry for entry in entries if entry.action != CREATED]

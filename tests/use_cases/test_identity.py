@@ -239,6 +239,27 @@ async def test_an_unacceptable_new_password_changes_nothing(world: World, passwo
     assert await world.rows(tables.users) == [user]
 
 
+async def test_a_change_that_another_one_overtook_changes_nothing(world: World) -> None:
+    """Somebody who knew the old password must not bring their session over a change of the password."""
+    user = await world.user()
+    acme = await world.organization("acme", user)
+    here, there = [await sessions.login(world.app, user.email, PASSWORD) for _ in range(2)]
+    late = await identity.prepared_change(world.app, user, password="the password of a thief")
+    await identity.change_account(
+        world.app, user.id, here.session_id, acme.id, actor=Actor(user.id), password=ANOTHER, current=PASSWORD
+    )
+    with pytest.raises(InvalidToken):
+        await world.app.storage.run(
+            SCOPE, identity.change, user.id, there.session_id, acme.id, late, actor=Actor(user.id), at=world.watch()
+        )
+    await sessions.logout(world.app, here.session_id, actor=Actor(user.id))
+    with pytest.raises(InvalidToken):
+        await world.app.storage.run(
+            SCOPE, identity.change, user.id, here.session_id, acme.id, late, actor=Actor(user.id), at=world.watch()
+        )
+    assert await sessions.login(world.app, user.email, ANOTHER)
+
+
 async def test_a_new_address_logs_in_and_the_old_one_does_not(world: World) -> None:
     user = await world.user()
     acme = await world.organization("acme", user)

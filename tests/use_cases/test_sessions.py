@@ -92,7 +92,7 @@ async def test_what_must_not_be_told_apart_has_one_answer_and_one_cost(world: Wo
             (),
         )
     assert await world.rows(tables.sessions) == []
-    assert await world.rows(tables.audit_entries) == []
+    assert await world.audited() == []
 
 
 @pytest.mark.parametrize("email", ["ada@example.com", "unknown@example.com", "not an address"])

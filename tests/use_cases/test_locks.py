@@ -1,0 +1,144 @@
+"""No use case relies on there being one writer: what a transaction changes, it holds.
+
+A row that was only read may be another one by the time it is written, on engines where transactions run side by side.
+So a transaction locks what it is going to write, or the organization that all writers of the row lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from orgstead import creation, identity, members, organizations, purging, renaming, sessions, worker
+from orgstead.app import App
+from orgstead.audit import Actor
+from orgstead.creation import NewOrganization
+from orgstead.model import Organization, OrganizationStatus, Role, User
+from orgstead.renaming import NewName
+from orgstead.storage import tables
+from orgstead.storage.port import Scope, Storage, Table, Transaction
+from tests import apps
+
+pytestmark = pytest.mark.anyio
+
+HELD_BY_ORGANIZATION = (tables.placements, tables.slugs, tables.memberships, tables.audit_entries)
+"""Whoever changes a row of these tables holds its organization."""
+
+COMPARED = (tables.operations, tables.users)
+"""Here the version that is compared decides on purpose: a stale one means that somebody else took over."""
+
+
+class WatchedTransaction:
+    """A transaction that notes which rows it holds, and which it changed without."""
+
+    def __init__(self, tx: Transaction, unheld: list[str]) -> None:
+        self._tx = tx
+        self._unheld = unheld
+        self._held: set[tuple[str, tuple[Any, ...]]] = set()
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._tx, verb)
+
+    async def add(self, table: Table[Any], row: Any) -> None:
+        self._hold(table, row)
+        await self._tx.add(table, row)
+
+    async def lock(self, table: Table[Any], *key: Any) -> Any:
+        row = await self._tx.lock(table, *key)
+        self._hold(table, row)
+        return row
+
+    async def claim(self, table: Table[Any], *args: Any, **kwargs: Any) -> list[Any]:
+        rows = await self._tx.claim(table, *args, **kwargs)
+        for row in rows:
+            self._hold(table, row)
+        return rows
+
+    async def replace(self, table: Table[Any], row: Any) -> Any:
+        self._judge(table, _key(table, row), getattr(row, "org_id", None))
+        return await self._tx.replace(table, row)
+
+    async def remove(self, table: Table[Any], *key: Any) -> None:
+        self._judge(table, key, key[0])
+        await self._tx.remove(table, *key)
+
+    def _hold(self, table: Table[Any], row: Any) -> None:
+        self._held.add((table.name, _key(table, row)))
+
+    def _judge(self, table: Table[Any], key: tuple[Any, ...], org_id: str | None) -> None:
+        held = (table.name, key) in self._held
+        by_organization = table in HELD_BY_ORGANIZATION and ("organizations", (org_id,)) in self._held
+        if not held and not by_organization and table not in COMPARED:
+            self._unheld.append(table.name)
+
+
+def _key(table: Table[Any], row: Any) -> tuple[Any, ...]:
+    return tuple(getattr(row, column) for column in table.key)
+
+
+class WatchedStorage:
+    """A storage whose transactions are watched."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.unheld: list[str] = []
+        self._storage = storage
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    async def run(self, scope: Scope, work: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        async def watched(tx: Transaction) -> Any:
+            return await work(WatchedTransaction(tx, self.unheld), *args, **kwargs)
+
+        return await self._storage.run(scope, watched)
+
+
+@pytest.fixture
+def watched(app: App) -> WatchedStorage:
+    storage = WatchedStorage(app.storage)
+    app.storage = storage
+    return storage
+
+
+async def signed_up(app: App, name: str) -> tuple[Organization, User]:
+    account = await identity.account_for_signup(app, "ada@example.com", "a long walk home", address=None)
+    new = NewOrganization(name=name, plan="enterprise", owner=account.user, owner_is_new=account.is_new)
+    return (await creation.create(app, new, Actor(account.user.id))).organization, account.user
+
+
+async def test_whatever_is_changed_is_held(app: App, watched: WatchedStorage, clock: apps.Clock) -> None:
+    acme, ada = await signed_up(app, "Acme")
+    actor, org_id = Actor(ada.id), acme.id
+    granted = await sessions.login(app, "ada@example.com", "a long walk home")
+    granted = await sessions.refresh(app, granted.refresh_token)
+    await identity.change_account(
+        app, ada.id, granted.session_id, org_id, actor=actor, email="ada@example.org", password="another walk"
+    )
+    await renaming.rename(app, org_id, NewName(name="Acme Labs"), actor)
+    await renaming.rename(app, org_id, NewName(name="Acme"), actor)
+    bob = apps.person(app)
+    await app.storage.run(apps.SCOPE, _joined, org_id, bob, app)
+    await app.storage.run(apps.SCOPE, members.change_role, org_id, bob.id, Role.OWNER, actor, app.clock())
+    await app.storage.run(apps.SCOPE, members.remove, org_id, bob.id, actor, app.clock())
+    grace, by, at = timedelta(days=30), organizations.OWNER, app.clock()
+    await app.storage.run(apps.SCOPE, organizations.update, org_id, name="ACME", actor=actor, at=at)
+    await app.storage.run(apps.SCOPE, organizations.suspend, org_id, by, actor=actor, at=at)
+    await app.storage.run(apps.SCOPE, organizations.reactivate, org_id, by, actor=actor, at=at)
+    await app.storage.run(apps.SCOPE, organizations.close, org_id, grace, actor=actor, at=at)
+    await app.storage.run(apps.SCOPE, organizations.restore, org_id, actor=actor, at=at)
+    await sessions.logout(app, granted.session_id, actor=actor)
+    await app.storage.run(apps.SCOPE, organizations.close, org_id, grace, actor=actor, at=at)
+    await purging.purge(app, org_id, actor)
+    clock.pass_(timedelta(days=31))
+    await worker.expire(app)
+    again, _ = await signed_up(app, "Acme")  # takes over the quarantined slug
+    assert again.status is OrganizationStatus.ACTIVE
+    assert watched.unheld == []
+
+
+async def _joined(tx: Transaction, org_id: str, person: User, app: App) -> None:
+    await tx.add(tables.users, person)
+    await members.add(tx, org_id, person.id, Role.MEMBER, apps.TESTER, app.clock())
