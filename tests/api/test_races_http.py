@@ -15,7 +15,7 @@ from orgstead.model import OrganizationStatus, Role
 from orgstead.passwords import Passwords
 from orgstead.storage import tables
 from orgstead.throttles import Throttles
-from tests.api.actors import PASSWORD, Service, Standing, problem
+from tests.api.actors import PASSWORD, Service, problem
 from tests.api.matrix import assert_decent
 from tests.api.opening import CHEAP
 from tests.apps import assert_clean, recover, space_names
