@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import cycle
 from statistics import median
-from threading import Thread
 
 import orjson
 
@@ -50,9 +50,8 @@ def _p99(server: Server, read: bytes, options: Options) -> float:
 def _p99_beside_logins(server: Server, read: bytes, options: Options) -> float:
     logins = cycle([logging_in(number, "member") for number in range(_LOGINS)]).__next__
     load = partial(closed_loop, server.port, logins, connections=_LOGINS, seconds=options.seconds + 0.5)
-    beside = Thread(target=load)
-    beside.start()
-    try:
-        return _p99(server, read, options)
-    finally:
-        beside.join()
+    with ThreadPoolExecutor(1) as beside:
+        done = beside.submit(load)
+        found = _p99(server, read, options)
+        done.result()
+    return found

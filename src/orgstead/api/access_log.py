@@ -7,7 +7,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
 from time import time
-from typing import NamedTuple
 
 import orjson
 
@@ -15,15 +14,8 @@ _LONGEST_PATH = 200
 _MOST_PENDING = 1000
 
 
-class _Line(NamedTuple):
-    moment: float
-    request_id: str
-    method: str
-    path: str
-    route: str
-    status: int
-    duration: float
-    client: str
+_Line = tuple[float, str, str, str, str, int, float, str]
+"""When it ended, and what ``add`` was given, in that order."""
 
 
 class AccessLog:
@@ -46,7 +38,7 @@ class AccessLog:
 
         ``path`` without its query, which may carry what must not be logged.
         """
-        self._pending.append(_Line(time(), request_id, method, path, route, status, duration, client))
+        self._pending.append((time(), request_id, method, path, route, status, duration, client))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval, self.flush)
         elif len(self._pending) >= _MOST_PENDING:

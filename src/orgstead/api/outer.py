@@ -118,7 +118,8 @@ class Outer:
                 if self._deadlines.leave(task) and not answer.status:
                     raise DeadlineExceeded from None
                 raise
-            self._deadlines.leave(task)
+            if not answer.status:
+                self._deadlines.leave(task)
         except Disconnected:
             pass
         except OrgsteadError as error:
