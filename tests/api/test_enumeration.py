@@ -7,16 +7,16 @@ sample of real times is printed (``pytest -s``) and not asserted: a busy machine
 from __future__ import annotations
 
 import statistics
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any
 
 import httpx2
 import pytest
+from argon2 import PasswordHasher
 
-from orgstead.passwords import Passwords
 from orgstead.storage import tables
-from tests.api.actors import PASSWORD, Service
-from tests.api.opening import CHEAP
+from tests.api.actors import PASSWORD, Service, password_hash
 from tests.support import EVERYTHING
 
 pytestmark = pytest.mark.anyio
@@ -26,25 +26,26 @@ SAME = {"x-request-id": "one-and-the-same"}
 WRONG = "not the password"
 
 
-class Counting(Passwords):
-    """Counts the hashes that are computed."""
+class Counted:
+    """How many hashes Argon2 was asked for, by whomever."""
 
-    evaluated = 0
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.evaluated = 0
+        for name in ("verify", "hash"):
+            monkeypatch.setattr(PasswordHasher, name, self._counting(getattr(PasswordHasher, name)))
 
-    async def verify(self, stored: str, password: str) -> bool:
-        self.evaluated += 1
-        return await super().verify(stored, password)
+    def _counting(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.evaluated += 1
+            return method(*args, **kwargs)
 
-    async def hash(self, password: str) -> str:
-        self.evaluated += 1
-        return await super().hash(password)
+        return counted
 
 
 @pytest.fixture
-def counting(service: Service) -> Counting:
-    passwords = Counting(**CHEAP, max_wait_seconds=60)
-    service.app.__dict__["passwords"] = passwords
-    return passwords
+def counting(service: Service, monkeypatch: pytest.MonkeyPatch) -> Counted:
+    password_hash()
+    return Counted(monkeypatch)
 
 
 def seen(answer: httpx2.Response) -> tuple[int, bytes, list[tuple[str, str]]]:
@@ -79,7 +80,7 @@ async def attempts(service: Service) -> dict[str, dict[str, Any]]:
 
 
 @pytest.mark.parametrize("path", ["/v1/auth/login", "/admin/login"])
-async def test_a_log_in_that_fails_says_and_costs_the_same(service: Service, counting: Counting, path: str) -> None:
+async def test_a_log_in_that_fails_says_and_costs_the_same(service: Service, counting: Counted, path: str) -> None:
     answers = {}
     for name, body in (await attempts(service)).items():
         before = counting.evaluated
@@ -90,7 +91,7 @@ async def test_a_log_in_that_fails_says_and_costs_the_same(service: Service, cou
         assert answer == answers["unknown address"], name
 
 
-async def test_who_is_throttled_is_told_so_whether_known_or_not(service: Service, counting: Counting) -> None:
+async def test_who_is_throttled_is_told_so_whether_known_or_not(service: Service, counting: Counted) -> None:
     """The eleventh guess: the same answer, no hash, and the right password is refused like a wrong one."""
     acme = await service.organization("Acme")
     shown = {}
@@ -110,7 +111,7 @@ async def test_who_is_throttled_is_told_so_whether_known_or_not(service: Service
 
 
 async def test_what_a_known_address_may_tell_is_told_to_owners_of_a_password_only(
-    service: Service, counting: Counting
+    service: Service, counting: Counted
 ) -> None:
     """Signing up says that an address is taken (the brief asks for it), at the cost of one hash either way."""
     acme = await service.organization("Acme")
@@ -138,7 +139,7 @@ async def test_a_refused_refresh_says_nothing_about_its_session(service: Service
     assert all(answer == answers[0] for answer in answers)
 
 
-async def test_the_times_of_failing_log_ins(service: Service, counting: Counting) -> None:
+async def test_the_times_of_failing_log_ins(service: Service, counting: Counted) -> None:
     """Print what an attacker could measure: medians of interleaved attempts, in milliseconds."""
     tried = {
         name: body
