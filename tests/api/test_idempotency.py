@@ -58,6 +58,18 @@ async def test_a_replay_has_the_headers_of_the_answer(service: Service) -> None:
             )
 
 
+@pytest.mark.parametrize(("path", "body"), [("/rename", {"name": "Nova"}), ("/plan", {"plan": "pro"})])
+async def test_what_changed_the_version_itself_is_replayed_all_the_same(service: Service, path: str, body: Any) -> None:
+    acme = await service.organization("Acme")
+    seen = {"If-Match": (await service.ask("GET", acme.path, acme.owner)).headers["etag"]}
+    first = await service.ask("POST", acme.path + path, acme.owner, body, key=KEY, headers=seen)
+    again = await service.ask("POST", acme.path + path, acme.owner, body, key=KEY, headers=seen)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert again.content == first.content
+    other = await service.ask("POST", acme.path + path, acme.owner, body, key=KEY + "1", headers=seen)
+    problem(other, 412, "precondition.failed")
+
+
 async def test_of_a_hundred_requests_with_one_key_one_has_an_effect(service: Service) -> None:
     answers = await asyncio.gather(*(service.ask("POST", "/org/create", body=CREATE, key=KEY) for _ in range(100)))
     made = [answer for answer in answers if answer.status_code == 201]

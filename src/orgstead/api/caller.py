@@ -10,10 +10,10 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from orgstead.access import ACTIVE, Principal, authenticate, authorize
-from orgstead.api.preconditions import version_if_matched
+from orgstead.api.preconditions import NO_VERSION, version_if_matched
 from orgstead.app import App
 from orgstead.audit import Actor
-from orgstead.errors import InvalidToken, Unauthenticated
+from orgstead.errors import InvalidToken, PreconditionFailed, Unauthenticated
 from orgstead.model import OrganizationStatus, User
 from orgstead.policy import Permission
 from orgstead.storage import tables
@@ -47,6 +47,17 @@ class Caller:
         """The version that the organization must still have, or None. Raises ``PreconditionFailed``."""
         fields = values_of(self.request, b"if-match")
         return version_if_matched(fields, self.principal.organization, self.principal.placement)
+
+    @property
+    def if_match_later(self) -> int | None:
+        """The same for a POST, whose transaction fails instead, and only if its Idempotency-Key is new.
+
+        What succeeded once has changed the version: sent again, it is due its answer and not a 412.
+        """
+        try:
+            return self.if_match
+        except PreconditionFailed:
+            return NO_VERSION
 
     async def run(
         self,

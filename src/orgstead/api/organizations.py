@@ -179,7 +179,7 @@ async def _updated(
 )
 async def rename(request: Request, body: schemas.Rename, caller: CanRenameOrganization) -> Response:
     """Change name and slug, and with them the name of the organization's own collection. The old slug leads here."""
-    new = renaming.NewName(name=body.name, slug=body.slug, if_version=caller.if_match)
+    new = renaming.NewName(name=body.name, slug=body.slug, if_version=caller.if_match_later)
 
     async def work(remember: IdempotentResponse | None) -> Answer:
         return renamed(*await renaming.rename(caller.app, caller.org_id, new, caller.actor, remember=remember))
@@ -214,7 +214,7 @@ async def change_plan(body: schemas.PlanChange, caller: CanChangePlan) -> Respon
             caller.app.settings,
             actor=caller.actor,
             at=caller.app.clock(),
-            if_version=caller.if_match,
+            if_version=caller.if_match_later,
         )
 
 
@@ -240,7 +240,7 @@ async def suspend(caller: CanSuspendOrganization) -> Response:
         OWNER,
         actor=caller.actor,
         at=caller.app.clock(),
-        if_version=caller.if_match,
+        if_version=caller.if_match_later,
     )
 
 
@@ -261,7 +261,7 @@ async def reactivate(caller: CanReactivateOrganization) -> Response:
         OWNER,
         actor=caller.actor,
         at=caller.app.clock(),
-        if_version=caller.if_match,
+        if_version=caller.if_match_later,
     )
 
 
@@ -281,7 +281,7 @@ async def restore(caller: CanRestoreOrganization) -> Response:
         caller.org_id,
         actor=caller.actor,
         at=caller.app.clock(),
-        if_version=caller.if_match,
+        if_version=caller.if_match_later,
     )
 
 

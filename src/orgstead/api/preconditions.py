@@ -8,6 +8,9 @@ from collections.abc import Iterable
 from orgstead.errors import PreconditionFailed
 from orgstead.model import Organization, Placement
 
+NO_VERSION = 0
+"""A version that no organization has: the first is 1."""
+
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
 
