@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import islice
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING
 from orgstead import creation, identity, kit, names, operations, slugs
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
-from orgstead.errors import BudgetExhausted, InvalidInput, OrgsteadError, Unavailable
+from orgstead.errors import BudgetExhausted, Conflict, InvalidInput, OrgsteadError, Unavailable
 from orgstead.model import Operation, User
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
@@ -28,7 +29,8 @@ if TYPE_CHECKING:
 SCOPE = SystemScope("import organizations")
 BATCH = 500
 COLUMNS = ("external_id", "name", "slug", "plan", "owner_email")
-MAX_EXTERNAL_ID = 255
+WRITES = 5
+"""How often a batch is written again because somebody else was faster with one of its names or addresses."""
 NO_PASSWORD = "!"  # noqa: S105  # not a password: the hash that none matches
 """The password hash of an account that somebody else made; its owner cannot log in until a password is set."""
 
@@ -98,7 +100,7 @@ async def _import_batch(app: App, batch: list[Line], actor: Actor, plan: str, nu
             wanted.append(_wanted(app, line, plan))
         except InvalidInput as error:
             outcomes[line.number] = _refused(line.number, line.fields.get("external_id") or "", error)
-    written = await app.storage.run(SCOPE, _write_intents, app, wanted, actor, numbers)
+    written = await _written(app, wanted, actor, numbers)
     errors = await operations.drive_together(app, [operation for _, operation in written if operation])
     for outcome, operation in written:
         failure = errors.get(operation.id) if operation else None
@@ -106,6 +108,15 @@ async def _import_batch(app: App, batch: list[Line], actor: Actor, plan: str, nu
             raise failure
         outcomes[outcome.line] = _refused(outcome.line, outcome.external_id, failure) if failure else outcome
     return [outcomes[line.number] for line in batch]
+
+
+async def _written(
+    app: App, wanted: list[_Wanted], actor: Actor, numbers: dict[str, int]
+) -> list[tuple[Outcome, Operation | None]]:
+    for _ in range(WRITES - 1):
+        with suppress(Conflict):  # nothing was written, and the next time what is in the way is seen before
+            return await app.storage.run(SCOPE, _write_intents, app, wanted, actor, numbers)
+    return await app.storage.run(SCOPE, _write_intents, app, wanted, actor, numbers)
 
 
 def _refused(line: int, external_id: str, error: OrgsteadError) -> Outcome:
@@ -117,9 +128,7 @@ def _wanted(app: App, line: Line, plan: str) -> _Wanted:
     if line.unreadable:
         raise InvalidInput(line.unreadable)
     fields = {column: text.strip() for column, text in line.fields.items() if text and text.strip()}
-    external_id = fields.get("external_id", "")
-    if not external_id or len(external_id) > MAX_EXTERNAL_ID or not external_id.isprintable():
-        raise InvalidInput(f"The line needs an external_id of 1 to {MAX_EXTERNAL_ID} printable characters.")
+    external_id = creation.checked_external_id(fields.get("external_id", ""))
     name = names.cleaned_name(fields.get("name", ""))
     slug = fields.get("slug") or names.plain_slug(name)
     reserved = names.is_reserved(slug)
@@ -146,11 +155,13 @@ def _owner(app: App, email: str) -> User:
 async def _write_intents(
     tx: Transaction, app: App, wanted: list[_Wanted], actor: Actor, numbers: dict[str, int]
 ) -> list[tuple[Outcome, Operation | None]]:
-    return [await _write_intent(tx, app, line, actor, numbers) for line in wanted]
+    held = await tx.find_many(tables.slugs, [(slug,) for slug in {line.slug for line in wanted}])
+    free = {line.slug for line in wanted} - {claim.slug for claim in held}
+    return [await _write_intent(tx, app, line, actor, numbers, free) for line in wanted]
 
 
 async def _write_intent(
-    tx: Transaction, app: App, wanted: _Wanted, actor: Actor, numbers: dict[str, int]
+    tx: Transaction, app: App, wanted: _Wanted, actor: Actor, numbers: dict[str, int], free: set[str]
 ) -> tuple[Outcome, Operation | None]:
     external_id = wanted.external_id
     if there := await tx.find(tables.organizations, external_id=external_id):
@@ -159,7 +170,11 @@ async def _write_intent(
     if new.owner:
         account = await tx.find(tables.users, email_key=new.owner.email_key)
         new = replace(new, owner=account or new.owner, owner_is_new=account is None)
-    slug = await _free_slug(tx, wanted, new.owner.id if new.owner else None, app, numbers)
+    slug = wanted.slug
+    if slug in free and not wanted.reserved:
+        free.discard(slug)  # known without asking for each line; from here on it is taken
+    else:
+        slug = await _free_slug(tx, wanted, new.owner.id if new.owner else None, app, numbers)
     try:
         drawn = creation.draft(app, replace(new, slug=slug), actor)
         await creation.write_intent(tx, drawn, actor)

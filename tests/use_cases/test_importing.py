@@ -145,6 +145,14 @@ REFUSED: list[dict[str, str]] = [
     {"slug": "../../etc/passwd"},
     {"owner_email": "nobody"},
     {"owner_email": "a@b@c"},
+    {"owner_email": "a\ud800b@example.com"},
+    {"owner_email": "a\0b@example.com"},
+    {"owner_email": "a@" + "x" * 300 + ".com"},
+    {"owner_email": "a@[127.0.0.1]"},
+    {"slug": "a\ud800b"},
+    {"slug": "new\0"},
+    {"plan": "free\0"},
+    {"plan": "\ud800"},
 ]
 
 
