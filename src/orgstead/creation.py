@@ -21,7 +21,9 @@ from orgstead.errors import (
     Conflict,
     ExternalIdTaken,
     IdempotencyInProgress,
+    InvalidInput,
     NameTaken,
+    Problem,
     SpaceMismatch,
     UserExists,
 )
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
 
 SCOPE = SystemScope("create organization")
 CREATE = "organization.create"
+MAX_EXTERNAL_ID = 255
 
 _RACES: Mapping[str, type[Conflict]] = {
     tables.slugs.key_constraint: NameTaken,
@@ -88,7 +91,7 @@ class Draft:
 def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
     """Check the input and draw everything up.
 
-    Raises ``InvalidName``, ``InvalidSlug``, ``NameReserved``, ``UnknownPlan``.
+    Raises ``InvalidName``, ``InvalidSlug``, ``NameReserved``, ``UnknownPlan``, ``InvalidInput``.
     """
     at, org_id = app.clock(), kit.new_id("org")
     name = names.checked_name(new.name)
@@ -99,7 +102,7 @@ def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
         slug=slug,
         plan=new.plan,
         status=OrganizationStatus.PROVISIONING,
-        external_id=new.external_id,
+        external_id=None if new.external_id is None else checked_external_id(new.external_id),
         metadata=checked_metadata(new.metadata),
         created_at=at,
         updated_at=at,
@@ -118,6 +121,14 @@ def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
     )
 
 
+def checked_external_id(text: str) -> str:
+    """The id that another system knows an organization by, as it is. Raises ``InvalidInput``."""
+    if not 1 <= len(text) <= MAX_EXTERNAL_ID or not text.isprintable():
+        detail = f"An external_id is 1 to {MAX_EXTERNAL_ID} printable characters."
+        raise InvalidInput(detail, problems=[Problem("/external_id", "external_id.invalid", detail)])
+    return text
+
+
 async def create(
     app: App, new: NewOrganization, actor: Actor, *, remember: IdempotentResponse | None = None
 ) -> Located:
@@ -131,7 +142,7 @@ async def create(
     if remember is not None:
         remember = replace(remember, operation_id=drawn.operation.id, subject=drawn.organization.id)
     try:
-        await app.storage.run(SCOPE, write_intent, drawn, actor, remember)
+        await _write(app, drawn, actor, remember)
     except AlreadyExists as error:
         if race := _RACES.get(error.constraint):
             raise race() from None
@@ -139,6 +150,16 @@ async def create(
     await failpoint("create.after_claim")
     await operations.finish(app, drawn.operation, within=operations.WAIT_SECONDS)
     return await app.storage.read(SCOPE, _created, drawn.organization.id)
+
+
+async def _write(app: App, drawn: Draft, actor: Actor, remember: IdempotentResponse | None) -> None:
+    try:
+        await app.storage.run(SCOPE, write_intent, drawn, actor, remember)
+    except AlreadyExists as error:
+        if error.constraint != tables.cells.key_constraint:
+            raise
+        # Two counted the first dedicated space of a cell at once: now there is the row to count this one in.
+        await app.storage.run(SCOPE, write_intent, drawn, actor, remember)
 
 
 async def write_intent(tx: Transaction, drawn: Draft, actor: Actor, remember: IdempotentResponse | None = None) -> None:

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from orgstead import creation, identity, members, organizations, purging, renaming, sessions, worker
+from orgstead import creation, identity, importing, members, organizations, purging, renaming, sessions, worker
 from orgstead.app import App
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
+from orgstead.errors import NameTaken
+from orgstead.importing import Line, Outcome, Result
 from orgstead.model import Organization, OrganizationStatus, Role, User
 from orgstead.renaming import NewName
 from orgstead.storage import tables
@@ -79,28 +81,45 @@ def _key(table: Table[Any], row: Any) -> tuple[Any, ...]:
     return tuple(getattr(row, column) for column in table.key)
 
 
-class WatchedStorage:
-    """A storage whose transactions are watched."""
+class LateTransaction:
+    """A transaction that looked for a row of each of ``blind``'s tables before somebody else wrote it."""
 
-    def __init__(self, storage: Storage) -> None:
-        self.unheld: list[str] = []
+    def __init__(self, tx: Transaction, blind: list[Table[Any]]) -> None:
+        self._tx = tx
+        self._blind = blind
+
+    def __getattr__(self, verb: str) -> Any:
+        return getattr(self._tx, verb)
+
+    async def find(self, table: Table[Any], **where: Any) -> Any:
+        if table in self._blind:
+            self._blind.remove(table)
+            return None
+        return await self._tx.find(table, **where)
+
+
+class WrappedStorage:
+    """A storage whose writing transactions are wrapped."""
+
+    def __init__(self, storage: Storage, wrap: Callable[[Transaction], Any]) -> None:
         self._storage = storage
+        self._wrap = wrap
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._storage, name)
 
     async def run(self, scope: Scope, work: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
-        async def watched(tx: Transaction) -> Any:
-            return await work(WatchedTransaction(tx, self.unheld), *args, **kwargs)
+        async def wrapped(tx: Transaction) -> Any:
+            return await work(self._wrap(tx), *args, **kwargs)
 
-        return await self._storage.run(scope, watched)
+        return await self._storage.run(scope, wrapped)
 
 
-@pytest.fixture
-def watched(app: App) -> WatchedStorage:
-    storage = WatchedStorage(app.storage)
-    app.storage = storage
-    return storage
+def late(app: App, *blind: Table[Any]) -> list[Table[Any]]:
+    """From now on the App looks once in each of these tables before others write; returns those it has not yet."""
+    left = list(blind)
+    app.storage = WrappedStorage(app.storage, lambda tx: LateTransaction(tx, left))
+    return left
 
 
 async def signed_up(app: App, name: str) -> tuple[Organization, User]:
@@ -109,7 +128,9 @@ async def signed_up(app: App, name: str) -> tuple[Organization, User]:
     return (await creation.create(app, new, Actor(account.user.id))).organization, account.user
 
 
-async def test_whatever_is_changed_is_held(app: App, watched: WatchedStorage, clock: apps.Clock) -> None:
+async def test_whatever_is_changed_is_held(app: App, clock: apps.Clock) -> None:
+    unheld: list[str] = []
+    app.storage = WrappedStorage(app.storage, lambda tx: WatchedTransaction(tx, unheld))
     acme, ada = await signed_up(app, "Acme")
     actor, org_id = Actor(ada.id), acme.id
     granted = await sessions.login(app, "ada@example.com", "a long walk home")
@@ -136,9 +157,62 @@ async def test_whatever_is_changed_is_held(app: App, watched: WatchedStorage, cl
     await worker.expire(app)
     again, _ = await signed_up(app, "Acme")  # takes over the quarantined slug
     assert again.status is OrganizationStatus.ACTIVE
-    assert watched.unheld == []
+    assert unheld == []
 
 
 async def _joined(tx: Transaction, org_id: str, person: User, app: App) -> None:
     await tx.add(tables.users, person)
     await members.add(tx, org_id, person.id, Role.MEMBER, apps.TESTER, app.clock())
+
+
+# --- lost races -------------------------------------------------------------------------------------------------------
+
+
+async def test_a_name_that_somebody_else_just_took_is_taken(app: App) -> None:
+    await apps.created(app, "Acme")
+    left = late(app, tables.slugs)
+    with pytest.raises(NameTaken):
+        await apps.created(app, "Acme")
+    assert not left
+
+
+async def test_a_cell_that_somebody_else_just_counted_in_is_counted_in(app: App) -> None:
+    await apps.created(app, "Acme", plan="enterprise")
+    left = late(app, tables.cells)
+    await apps.created(app, "Globex", plan="enterprise")
+    assert not left
+    assert [cell.dedicated for cell in await apps.rows(app, tables.cells)] == [2]
+
+
+async def test_a_quarantined_slug_that_somebody_else_just_took_over_is_taken(app: App, clock: apps.Clock) -> None:
+    await apps.purged(app, (await apps.created(app, "Acme")).organization.id)
+    (before,) = await apps.rows(app, tables.slugs)
+    clock.pass_(timedelta(days=31))
+    await apps.created(app, "Acme")
+
+    class Late(LateTransaction):
+        async def find(self, table: Table[Any], **where: Any) -> Any:
+            return before if table is tables.slugs else await super().find(table, **where)
+
+    app.storage = WrappedStorage(app.storage, lambda tx: Late(tx, []))
+    with pytest.raises(NameTaken):
+        await apps.created(app, "Acme")
+
+
+@pytest.mark.parametrize(
+    "table", [tables.slugs, tables.users, tables.organizations, tables.cells], ids=lambda t: t.name
+)
+async def test_an_import_that_others_overtake_loses_no_line(app: App, table: Table[Any]) -> None:
+    fields = {"name": "Acme", "plan": "enterprise", "owner_email": "ada@example.com"}
+    await _imported(app, {**fields, "external_id": "x-1"})
+    left = late(app, table)
+    again = "x-1" if table is tables.organizations else "x-2"
+    outcome = await _imported(app, {**fields, "external_id": again})
+    assert not left
+    assert outcome.result is (Result.EXISTS if again == "x-1" else Result.RENAMED)
+
+
+async def _imported(app: App, fields: dict[str, str]) -> Outcome:
+    lines = [Line(2, fields)]
+    ((outcome,),) = [batch async for batch in importing.import_organizations(app, lines, apps.TESTER)]
+    return outcome

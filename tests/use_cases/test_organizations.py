@@ -73,6 +73,12 @@ async def refused(error: type[OrgsteadError], work: Awaitable[Any]) -> None:
 # --- creating -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("external_id", ["", "x" * 256, "a\x01", "a\nb"])
+async def test_an_external_id_is_printable_and_not_empty(app: App, external_id: str) -> None:
+    await refused(InvalidInput, apps.created(app, "Acme", external_id=external_id))
+    assert await apps.rows(app, tables.slugs) == []
+
+
 async def test_a_pooled_organization_shares_its_tables(app: App) -> None:
     made = await apps.created(app, "Acme Labs", "pro")
     assert (made.organization.slug, made.organization.status) == ("acme-labs", OrganizationStatus.ACTIVE)
