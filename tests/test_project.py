@@ -28,7 +28,6 @@ SRC = PROJECT / "src"
 CATCHES_ALL = {
     "orgstead/api/outer.py": "the outermost edge of HTTP: a fault becomes a problem document and a line in the log",
     "orgstead/worker.py": "the outermost edge of background work: a round that fails is logged, the next one comes",
-    "orgstead/worker.py": "the outermost edge of background work: a fault is logged, and the loop goes on",
     "orgstead/storage/sqlite/writer.py": "the writer's thread: a failure is handed to whoever waits for the unit",
 }
 """file -> why it may catch every exception."""
