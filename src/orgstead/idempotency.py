@@ -128,6 +128,12 @@ async def complete(tx: Transaction, row: IdempotentResponse, answer: Answer) -> 
         await tx.replace(tables.idempotent_responses, completed(found, answer))
 
 
+async def keep(tx: Transaction, row: IdempotentResponse, answer: Answer) -> None:
+    """Remember the answer of work that was done without ``begin``; one that is remembered already stays."""
+    if await tx.find(tables.idempotent_responses, org_id=row.org_id, id=row.id) is None:
+        await tx.add(tables.idempotent_responses, completed(row, answer))
+
+
 async def abandon(tx: Transaction, row: IdempotentResponse) -> None:
     """The work failed and changed nothing: the key may be used again."""
     await tx.take(tables.idempotent_responses, org_id=row.org_id, id=row.id)

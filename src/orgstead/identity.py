@@ -13,7 +13,7 @@ from email_validator import EmailNotValidError, validate_email
 from orgstead import audit, events, kit
 from orgstead.audit import Actor
 from orgstead.errors import AlreadyExists, BadCredentials, InvalidEmail, InvalidToken, UserExists
-from orgstead.model import User
+from orgstead.model import IdempotentResponse, User
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from orgstead.app import App
 
 SCOPE = SystemScope("account")
+
+MAX_EMAIL_LENGTH = 1024
+"""Code points of an address worth looking at: none has more than 254 bytes once it is in normal form, and judging a
+text as long as a body may be would keep everybody else waiting for seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +51,8 @@ def canonical_email(email: str) -> tuple[str, str]:
     account however it is spelled; ``+tags`` are kept, because whether they mean the same mailbox is the server's own
     business. No DNS is asked, and ``.test`` is a domain like others. Raises ``InvalidEmail``.
     """
+    if len(email) > MAX_EMAIL_LENGTH:
+        raise InvalidEmail
     try:
         parsed = validate_email(email, check_deliverability=False, test_environment=True, strict=True)
     except EmailNotValidError:
@@ -119,10 +125,13 @@ async def change(
     *,
     actor: Actor,
     at: datetime,
+    remember: IdempotentResponse | None = None,
 ) -> User:
     """Change an account. A new password ends every session of the person but the one it was changed from (R11).
 
-    ``org_id`` is the organization whose log notes it. Raises ``InvalidToken`` when the session has ended meanwhile, as
+    ``org_id`` is the organization whose log notes it, ``remember`` the idempotency row to write with the change.
+
+    Raises ``InvalidToken`` when the session has ended meanwhile, as
     by another change of the password; ``NotFound``, ``UserExists``; a race for an address ends in ``AlreadyExists``
     ("users.email").
     """
@@ -140,6 +149,8 @@ async def change(
         user = replace(user, password_hash=wanted.password_hash, epoch=user.epoch + 1)
         await tx.replace(tables.sessions, replace(session, user_epoch=user.epoch))
         await _note(tx, org_id, "user.password_changed", user_id, actor, at)
+    if remember is not None:
+        await tx.add(tables.idempotent_responses, replace(remember, subject=org_id))
     return await tx.replace(tables.users, replace(user, updated_at=at))
 
 
@@ -154,6 +165,7 @@ async def change_account(
     password: str | None = None,
     current: str | None = None,
     related: Iterable[str] = (),
+    remember: IdempotentResponse | None = None,
 ) -> User:
     """``prepared_change`` and ``change`` in one, for when nothing else changes with them.
 
@@ -168,8 +180,12 @@ async def change_account(
             attempt.succeeded()
     wanted = await prepared_change(app, user, email=email, password=password, related=related)
     try:
-        return await app.storage.run(SCOPE, change, user_id, session_id, org_id, wanted, actor=actor, at=app.clock())
-    except AlreadyExists:
+        return await app.storage.run(
+            SCOPE, change, user_id, session_id, org_id, wanted, actor=actor, at=app.clock(), remember=remember
+        )
+    except AlreadyExists as error:
+        if error.constraint != "users.email":
+            raise
         raise UserExists("Another account has this e-mail address.") from None
 
 

@@ -99,6 +99,16 @@ async def test_a_password_is_changed_by_whoever_knows_it(service: Service) -> No
     assert (await service.ask("POST", "/v1/auth/login", body=login)).status_code == 200
 
 
+@pytest.mark.parametrize("text", ["Zürich Müller AG", "zurich-muller-ag"])
+async def test_the_name_of_the_organization_is_no_password(service: Service, text: str) -> None:
+    acme = await service.organization("Zürich Müller AG")
+    change = {"current_password": PASSWORD, "new_password": text}
+    problem(await service.ask("POST", "/v1/auth/password", acme.owner, change), 422, "password.unacceptable")
+    problem(await service.ask("PUT", "/org/update", acme.owner, {"password": text}), 422, "password.unacceptable")
+    create = {"organization_name": "ZÜRICH müller AG", "email": "new@example.com", "password": text}
+    problem(await service.ask("POST", "/org/create", body=create), 422, "password.unacceptable")
+
+
 async def test_me_is_who_the_token_is_for(service: Service) -> None:
     acme = await service.organization("Acme")
     for role, person in acme.people.items():

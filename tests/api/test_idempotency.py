@@ -185,6 +185,30 @@ async def test_a_login_whose_answer_was_lost_is_repeated_after_a_minute(service:
     assert (await service.ask("POST", "/v1/auth/login", body=login, key=KEY)).status_code == 200
 
 
+async def test_a_new_password_whose_answer_was_lost_is_not_asked_for_again(service: Service) -> None:
+    acme = await service.organization("Acme")
+    body = {"current_password": PASSWORD, "new_password": "a very new password"}
+    with arm("idempotency.after_effect", fail):
+        assert (await service.ask("POST", "/v1/auth/password", acme.owner, body, key=KEY)).status_code == 503
+    for _ in range(2):
+        again = await service.ask("POST", "/v1/auth/password", acme.owner, body, key=KEY)
+        assert (again.status_code, again.headers["idempotent-replayed"]) == (204, "true")
+
+
+async def test_a_refresh_whose_answer_was_lost_is_repeated_at_once(service: Service) -> None:
+    """Within the grace: later, the same token would be taken for a stolen one."""
+    acme = await service.organization("Acme")
+    login = {"email": acme.owner.email, "password": PASSWORD}
+    token = (await service.ask("POST", "/v1/auth/login", body=login)).json()["refresh_token"]
+    with arm("idempotency.after_effect", fail):
+        lost = await service.ask("POST", "/v1/auth/refresh", body={"refresh_token": token}, key=KEY)
+    assert lost.status_code == 503
+    again = await service.ask("POST", "/v1/auth/refresh", body={"refresh_token": token}, key=KEY)
+    assert again.status_code == 200
+    following = again.json()["refresh_token"]
+    assert (await service.ask("POST", "/v1/auth/refresh", body={"refresh_token": following})).status_code == 200
+
+
 async def test_an_answer_with_a_secret_is_stored_encrypted(service: Service) -> None:
     acme = await service.organization("Acme")
     login = {"email": acme.owner.email, "password": PASSWORD}

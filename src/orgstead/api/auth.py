@@ -16,6 +16,7 @@ from orgstead.api.guarded import GuardedRoute
 from orgstead.api.responses import Json
 from orgstead.errors import PasswordUnacceptable
 from orgstead.idempotency import Answer
+from orgstead.model import IdempotentResponse
 
 router = APIRouter(tags=["Authentication"], route_class=GuardedRoute)
 
@@ -70,7 +71,7 @@ async def refresh(request: Request, body: schemas.Refresh) -> Response:
         )
         return views.answered(views.tokens(granted))
 
-    return await idempotent.sealed(request, idempotent.ANONYMOUS, work)
+    return await idempotent.sealed(request, idempotent.ANONYMOUS, work, repeatable=True)
 
 
 @router.post(
@@ -99,8 +100,9 @@ async def logout(caller: CanLogOut) -> Response:
 )
 async def change_password(request: Request, body: schemas.PasswordChange, caller: CanUseOwnAccount) -> Response:
     """Change the caller's password. Every other session of the caller ends; this one goes on."""
+    organization = caller.principal.organization
 
-    async def work() -> Answer:
+    async def work(remember: IdempotentResponse | None) -> Answer:
         with pointed({PasswordUnacceptable: "/new_password"}):
             await identity.change_account(
                 caller.app,
@@ -110,10 +112,15 @@ async def change_password(request: Request, body: schemas.PasswordChange, caller
                 actor=caller.actor,
                 password=body.new_password,
                 current=body.current_password,
+                related=[organization.name, organization.slug],
+                remember=remember,
             )
         return Answer(204, "", {})
 
-    return await idempotent.sealed(request, idempotent.who(caller), work)
+    async def again(_: str) -> Answer:
+        return Answer(204, "", {})
+
+    return await idempotent.journalled(request, idempotent.who(caller), work, again)
 
 
 @router.get(

@@ -109,14 +109,20 @@ async def _replay(app: App, found: IdempotentResponse, again: Callable[[str], Aw
     return _shown(answer, replayed=True)
 
 
-async def sealed(request: Request, who: Who, work: Callable[[], Awaitable[Answer]]) -> Response:
-    """Do ``work``, whose answer carries a secret. What fails changes nothing, and leaves the key free."""
+async def sealed(
+    request: Request, who: Who, work: Callable[[], Awaitable[Answer]], *, repeatable: bool = False
+) -> Response:
+    """Do ``work``, whose answer carries a secret. What fails changes nothing, and leaves the key free.
+
+    ``repeatable`` work gives the same when it is done again at once, and must not be kept waiting for a process that
+    died with it: nothing is written before it.
+    """
     app = app_of(request)
     row = await _row(request, who, secret=True)
     if row is None:
         return _shown(await work())
     with _in_flight(request, row):
-        if found := await app.run(SCOPE, idempotency.begin, row):
+        if found := await app.run(SCOPE, idempotency.held if repeatable else idempotency.begin, row):
             body = app.keys.decrypt(found.body, found.id)
             if body is None:
                 raise InvalidIdempotencyKey("What was answered to this key can no longer be read; use a new key.")
@@ -124,11 +130,12 @@ async def sealed(request: Request, who: Who, work: Callable[[], Awaitable[Answer
         try:
             answer = await work()
         except OrgsteadError:
-            await app.run(SCOPE, idempotency.abandon, row)
+            if not repeatable:
+                await app.run(SCOPE, idempotency.abandon, row)
             raise
         await failpoint("idempotency.after_effect")
         kept = replace(answer, body=app.keys.encrypt(answer.body, row.id))
-        await app.run(SCOPE, idempotency.complete, row, kept)
+        await app.run(SCOPE, idempotency.keep if repeatable else idempotency.complete, row, kept)
     return _shown(answer)
 
 

@@ -160,13 +160,14 @@ async def _account_change(caller: Caller, body: schemas.OrgUpdate) -> identity.A
         return identity.AccountChange()
     app = caller.app
     user = await caller.account()
+    name = body.organization_name or caller.principal.organization.name
     with pointed({InvalidEmail: "/email", PasswordUnacceptable: "/password"}):
         wanted = await identity.prepared_change(
             app,
             user,
             email=body.email,
             password=body.password,
-            related=[body.organization_name or caller.principal.organization.name],
+            related=[name, names.plain_slug(name)],
         )
     if wanted.email_key is not None:
         holder = await app.storage.read(identity.SCOPE, identity.find_by_email, wanted.email_key)

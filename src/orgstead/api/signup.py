@@ -87,10 +87,11 @@ async def create_with_account(
     and is then somebody with an account. Raises what ``account_for_signup`` and ``creation.create`` raise.
     """
     app = app_of(request)
+    related = [new.name, new.slug or names.plain_slug(new.name)]
     while True:
         with pointed({InvalidEmail: f"{below}/email", PasswordUnacceptable: f"{below}/password"}):
             account = await identity.account_for_signup(
-                app, email, password, address=address_of(request), related=[new.name]
+                app, email, password, address=address_of(request), related=related
             )
         owned = replace(new, owner=account.user, owner_is_new=account.is_new)
         try:
