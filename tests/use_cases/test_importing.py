@@ -18,12 +18,12 @@ import pytest
 from orgstead import importing, names
 from orgstead.app import App
 from orgstead.audit import OPERATOR
-from orgstead.errors import SpaceMismatch, StorageFull
+from orgstead.errors import StorageFull
 from orgstead.failpoints import arm
 from orgstead.importing import NO_PASSWORD, Line, Outcome, Result
 from orgstead.model import OrganizationStatus, PlacementKind, Role, SlugClaim, SlugState
 from orgstead.storage import tables
-from orgstead.storage.port import Digest, Transaction
+from orgstead.storage.port import Digest, Space, Transaction
 from tests import apps
 from tests.engines import Database, new_database, selected
 from tests.support import PROJECT
@@ -204,18 +204,14 @@ async def test_a_budget_that_is_exhausted_refuses_the_rest(database: Database) -
         await apps.assert_clean(app)
 
 
-async def test_a_space_that_cannot_be_made_refuses_its_line_only(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    create_space = app.storage.create_space
-
-    async def fails(space: Any, *, slots: int = 1) -> None:
-        if space.name == "org_name-1":
-            raise SpaceMismatch
-        await create_space(space, slots=slots)
-
-    monkeypatch.setattr(app.storage, "create_space", fails)
+async def test_a_space_that_cannot_be_made_refuses_its_line_only(app: App) -> None:
+    """Another organization's space has the name."""
+    left = Space("org_gone", PlacementKind.DEDICATED, "org_name-1", 1)
+    await app.storage.create_space(left)
     found = await imported(app, numbered(3, plan="enterprise"))
     assert [o.result for o in found] == [Result.CREATED, Result.REFUSED, Result.CREATED]
-    monkeypatch.setattr(app.storage, "create_space", create_space)
+    while await app.storage.drop_space(left):
+        pass
     again = await imported(app, numbered(3, plan="enterprise"))
     assert [o.result for o in again] == [Result.EXISTS, Result.CREATED, Result.EXISTS]
 
@@ -334,7 +330,7 @@ def run_until(failpoint: str, url: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("engine", selected())
-@pytest.mark.parametrize(("point", "count"), [("create.after_space", 333), ("create.after_activate", 2)])
+@pytest.mark.parametrize(("point", "count"), [("create.after_space", 2), ("create.after_activate", 2)])
 async def test_an_import_that_is_killed_is_completed_by_running_it_again(engine: str, point: str, count: int) -> None:
     async with new_database(engine) as database:
         async with apps.opened(database):
@@ -342,11 +338,12 @@ async def test_an_import_that_is_killed_is_completed_by_running_it_again(engine:
         killed = run_until(f"{point}=kill@{count}", database.url)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         told = dict(line.split() for line in killed.stdout.splitlines())
-        assert len(told) == 200
+        assert len(told) in (0, 200), "a batch is told whole or not at all"
         async with apps.opened(database) as app:
             found = {o.external_id: o for o in await imported(app, numbered(450))}
             assert {external_id: found[external_id].organization_id for external_id in told} == told
-            assert Counter(o.result for o in found.values()) == {Result.EXISTS: 400, Result.CREATED: 50}
+            there = len(told) + 200  # the batch that was at work had its intents written
+            assert Counter(o.result for o in found.values()) == {Result.EXISTS: there, Result.CREATED: 450 - there}
             assert {o.status for o in await apps.rows(app, tables.organizations)} == {OrganizationStatus.ACTIVE}
             await apps.assert_clean(app)
 

@@ -29,11 +29,11 @@ from orgstead.errors import (
     Unavailable,
 )
 from orgstead.failpoints import arm
-from orgstead.model import Operation, OperationState, OrganizationStatus
+from orgstead.model import Operation, OperationState, OrganizationStatus, PlacementKind
 from orgstead.operations import LEASE, MAX_ATTEMPTS, Kind, Step
 from orgstead.renaming import NewName
 from orgstead.storage import tables
-from orgstead.storage.port import Transaction
+from orgstead.storage.port import Space, Transaction
 from tests import apps
 
 pytestmark = pytest.mark.anyio
@@ -388,18 +388,20 @@ async def test_the_row_is_there_before_the_first_effect(app: App, monkeypatch: p
 # --- side by side -----------------------------------------------------------------------------------------------------
 
 
-async def test_a_batch_is_done_together_and_says_what_failed(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_is_done_together_and_says_what_failed(app: App) -> None:
+    left = Space("org_gone", PlacementKind.DEDICATED, "org_acme-3", 1)
+    await app.storage.create_space(left)
     drawn = []
     for number in range(5):
-        new = creation.NewOrganization(name=f"Acme {number}", plan="free")
+        new = creation.NewOrganization(name=f"Acme {number}", plan="enterprise")
         drawn.append(creation.draft(app, new, apps.TESTER))
         await app.run(creation.SCOPE, creation.write_intent, drawn[-1], apps.TESTER)
-    failing(app, monkeypatch, "create_space", *[SpaceMismatch()] * 6)
     errors = await operations.drive_together(app, [d.operation for d in drawn])
-    assert [type(error) for error in errors.values()] == [SpaceMismatch]
+    assert {key: type(error) for key, error in errors.items()} == {drawn[3].operation.id: SpaceMismatch}
     states = Counter(o.state for o in await apps.rows(app, tables.operations))
     assert states == {OperationState.SUCCEEDED: 4, OperationState.FAILED: 1}
     assert await operations.drive_together(app, []) == {}
+    await app.storage.drop_space(left)
 
 
 # --- tidying ----------------------------------------------------------------------------------------------------------
