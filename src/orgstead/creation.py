@@ -8,7 +8,7 @@ name is never stuck.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -23,6 +23,7 @@ from orgstead.errors import (
     IdempotencyInProgress,
     InvalidInput,
     NameTaken,
+    NotFound,
     Problem,
     SpaceMismatch,
     UserExists,
@@ -41,7 +42,7 @@ from orgstead.model import (
 )
 from orgstead.organizations import Located, checked_metadata
 from orgstead.storage import tables
-from orgstead.storage.port import SystemScope, Transaction
+from orgstead.storage.port import Space, SystemScope, Transaction
 
 if TYPE_CHECKING:
     from orgstead.app import App
@@ -197,8 +198,25 @@ async def make_space(app: App, operation: Operation) -> Mapping[str, Json]:
     return {}
 
 
+async def make_spaces(app: App, batch: Sequence[Operation]) -> None:
+    """``make_space`` for many. Raises ``NotFound`` where one of them has no placement any more."""
+    by_cell: dict[str, list[Space]] = {}
+    for placement in await app.storage.read(SCOPE, _placements, [operation.org_id for operation in batch]):
+        by_cell.setdefault(placement.cell, []).append(placements.space_of(placement))
+    for cell, spaces in by_cell.items():
+        await app.cell(cell).create_spaces(spaces)
+    await failpoint("create.after_space")
+
+
 async def _placement(tx: Transaction, org_id: str) -> Placement:
     return await tx.get(tables.placements, org_id)
+
+
+async def _placements(tx: Transaction, org_ids: Sequence[str]) -> list[Placement]:
+    found = await tx.find_many(tables.placements, [(org_id,) for org_id in org_ids])
+    if len(found) != len(org_ids):
+        raise NotFound
+    return found
 
 
 async def activate(tx: Transaction, operation: Operation, at: datetime) -> None:
@@ -236,7 +254,7 @@ async def forget(tx: Transaction, operation: Operation, at: datetime) -> None:
 operations.register(
     operations.Kind(
         CREATE,
-        steps=(operations.Step("space", make_space, activate, then="create.after_activate"),),
+        steps=(operations.Step("space", make_space, activate, "create.after_activate", make_spaces),),
         undo=operations.Step("undo", drop_space, forget),
     )
 )

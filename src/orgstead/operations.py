@@ -54,17 +54,23 @@ WAIT_SECONDS = 5.0
 SCOPE = SystemScope("operations")
 
 Effect = Callable[["App", Operation], Awaitable[Mapping[str, Json]]]
+Together = Callable[["App", Sequence[Operation]], Awaitable[None]]
 Record = Callable[[Transaction, Operation, datetime], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``effect`` returns what to add to the operation's result. ``then`` is the failpoint after the step."""
+    """``effect`` returns what to add to the operation's result. ``then`` is the failpoint after the step.
+
+    ``together`` is the effect for many operations at once, for all of them or, where it raises, for none that counts;
+    only of an effect that adds nothing to the result.
+    """
 
     name: str
     effect: Effect | None = None
     record: Record | None = None
     then: str | None = None
+    together: Together | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,36 +165,42 @@ def _is_undoing(operation: Operation) -> bool:
 
 
 async def drive_together(app: App, batch: Sequence[Operation]) -> dict[str, OrgsteadError]:
-    """``drive`` for many operations of one kind that have only one step: effects side by side, one transaction.
+    """``drive`` for many operations of one kind whose only step has a ``together``: one effect, one transaction.
 
-    Those whose effect fails are driven alone afterwards. Returns what that raised, by the operation's id.
+    Where the effect fails, each is driven alone. Returns what that raised, by the operation's id.
     """
     if not batch:
         return {}
     (step,) = KINDS[batch[0].kind].steps
-    effect = step.effect
-    if effect is None:
-        raise TypeError("a step without effect has nothing to do side by side")
-    found = await asyncio.gather(*(effect(app, operation) for operation in batch), return_exceptions=True)
-    done = [(op, result) for op, result in zip(batch, found, strict=True) if not isinstance(result, BaseException)]
-    await app.storage.run(SCOPE, _advance_all, done, step, app.clock())
+    if step.together is None:
+        raise TypeError("the step has no effect for many operations at once")
+    try:
+        await step.together(app, batch)
+    except FailpointReached:
+        raise
+    except Exception:
+        return await _drive_alone(app, batch)  # which says whose fault it is, and notes it there
+    await app.storage.run(SCOPE, _advance_all, batch, step, app.clock())
     if step.then:
         await failpoint(step.then)
+    return {}
+
+
+async def _drive_alone(app: App, batch: Sequence[Operation]) -> dict[str, OrgsteadError]:
     errors: dict[str, OrgsteadError] = {}
-    for operation, result in zip(batch, found, strict=True):
-        if isinstance(result, BaseException):
-            try:
-                await drive(app, operation)
-            except OrgsteadError as error:
-                errors[operation.id] = error
+    for operation in batch:
+        try:
+            await drive(app, operation)
+        except FailpointReached:
+            raise
+        except OrgsteadError as error:
+            errors[operation.id] = error
     return errors
 
 
-async def _advance_all(
-    tx: Transaction, done: Sequence[tuple[Operation, Mapping[str, Json]]], step: Step, at: datetime
-) -> None:
-    for operation, found in done:
-        await _advance(tx, operation, step, None, found, at)
+async def _advance_all(tx: Transaction, batch: Sequence[Operation], step: Step, at: datetime) -> None:
+    for operation in batch:
+        await _advance(tx, operation, step, None, {}, at)
 
 
 async def _do_step(app: App, operation: Operation) -> Operation:

@@ -92,6 +92,22 @@ async def test_p09_create_where_another_organization_is(storage: Storage) -> Non
     assert len(await rows_of(storage, theirs, records)) == 1
 
 
+async def test_p09_create_many_is_all_or_none(storage: Storage) -> None:
+    """``create_spaces`` makes each space as ``create_space`` would, again too; where one cannot be made, none is."""
+    wanted = [space_of(org_id(), DEDICATED), space_of(org_id(), POOLED), space_of(org_id(), DEDICATED)]
+    theirs = replace(wanted[2], org_id=org_id())
+    await storage.create_space(theirs)
+    with pytest.raises(SpaceMismatch):
+        await storage.create_spaces(wanted)
+    assert [await listed(storage, space.org_id, space.name) for space in wanted] == [[], [], [entry(theirs)]]
+    for _ in range(2):
+        await storage.create_spaces(wanted[:2])
+        for space in wanted[:2]:
+            assert await listed(storage, space.org_id, space.name) == [entry(space)]
+            assert await states(storage, space) == {(1, 0): (SlotState.OPEN, 0, 0)}
+    await storage.create_spaces([])
+
+
 async def test_p09_a_space_that_is_not_there(storage: Storage) -> None:
     """A place that is stale or was never made: readers find nothing, writers are turned away, nothing is made."""
     space = space_of(org_id(), DEDICATED)

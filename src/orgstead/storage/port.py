@@ -291,6 +291,9 @@ class Storage(Protocol):
     async def create_space(self, space: Space, *, slots: int = 1) -> None:
         """Make the space's tables (dedicated) and its open slots. Promise 9."""
 
+    async def create_spaces(self, spaces: Sequence[Space]) -> None:
+        """``create_space`` for many, of one slot each: all of them, or none where it raises."""
+
     async def rename_space(self, space: Space, name: str) -> None:
         """Give a dedicated space another physical name.
 

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 from asyncio import get_running_loop
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -142,6 +142,13 @@ class SqliteStorage:
 
     async def create_space(self, space: Space, *, slots: int = 1) -> None:
         await self._write(lambda connection: spaces.create(connection, space, slots))
+
+    async def create_spaces(self, spaces_: Sequence[Space]) -> None:
+        def job(connection: sqlite3.Connection) -> None:
+            for space in spaces_:
+                spaces.create(connection, space, 1)
+
+        await self._write(job)
 
     async def rename_space(self, space: Space, name: str) -> None:
         await self._write(lambda connection: spaces.rename(connection, space, name))
