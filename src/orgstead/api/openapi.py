@@ -95,6 +95,8 @@ def _complete(made: dict[str, Any], api: FastAPI) -> None:
     for name, schema in components["schemas"].items():
         if issubclass(getattr(schemas, name, schemas.Output), schemas.Input):
             schema["examples"] = [_example(schema)]
+            for member in schema["properties"].values():
+                _without_null(member)
 
 
 def _routes(api: FastAPI) -> Iterator[tuple[str, str, APIRoute]]:
@@ -142,6 +144,13 @@ def _admits_strangers(dependant: Dependant) -> bool:
 def _example(schema: dict[str, Any]) -> dict[str, Any]:
     """A whole body, made of the examples of its members."""
     return {name: member["examples"][0] for name, member in schema["properties"].items()}
+
+
+def _without_null(member: dict[str, Any]) -> None:
+    """A member of a request may be left out, but never be null, whatever its type in Python says."""
+    if "anyOf" in member:
+        (offered,) = (schema for schema in member.pop("anyOf") if schema != {"type": "null"})
+        member.update(offered)
 
 
 def _without_null_defaults(node: Any) -> None:

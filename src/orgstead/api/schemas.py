@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 from orgstead.model import OperationState, OrganizationStatus, PlacementKind, PlacementState, Role
+from orgstead.passwords import MAX_BYTES, MIN_LENGTH
 
 
 def _given(value: Any) -> Any:
@@ -37,6 +38,13 @@ class Output(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+# What the documentation can say about a value; what is refused, and why, is the use cases' to say.
+_EMAIL: dict[str, Any] = {"format": "email", "maxLength": 254}
+_NAME: dict[str, Any] = {"minLength": 1, "maxLength": 255}
+_NEW_PASSWORD: dict[str, Any] = {"format": "password", "minLength": MIN_LENGTH, "maxLength": MAX_BYTES}
+_PASSWORD: dict[str, Any] = {"format": "password"}
+_SLUG: dict[str, Any] = {"minLength": 2, "maxLength": 48, "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"}
+
 EMAIL = "ada@acme.example"
 PASSWORD = "correct horse battery"  # noqa: S105  an example of the documentation
 ORGANIZATION_ID = "org_01kcy7w2e4g8m3n5p7q9r1s3t5"
@@ -50,25 +58,33 @@ USER_ID = "usr_01kcy7w2e4g8m3n5p7q9r1s3t5"
 class OrgCreate(Input):
     """Create an organization, with its first administrator."""
 
-    organization_name: str = Field(examples=["Acme Labs"], description="The organization's name.")
-    email: str = Field(examples=[EMAIL], description="Address of the administrator: a new account, or an existing one.")
-    password: str = Field(examples=[PASSWORD], description="Password of the administrator's account.")
+    organization_name: str = Field(
+        examples=["Acme Labs"], description="The organization's name.", json_schema_extra=_NAME
+    )
+    email: str = Field(
+        examples=[EMAIL],
+        description="Address of the administrator: a new account, or an existing one.",
+        json_schema_extra=_EMAIL,
+    )
+    password: str = Field(
+        examples=[PASSWORD], description="Password of the administrator's account.", json_schema_extra=_NEW_PASSWORD
+    )
     plan: Text = Field(default=None, examples=["enterprise"], description="Plan; it decides where data lives.")
 
 
 class OrgUpdate(Input):
     """A new name of the organization, a new e-mail address or password of the calling administrator; at least one."""
 
-    organization_name: Text = Field(default=None, examples=["Acme Laboratories"])
-    email: Text = Field(default=None, examples=["ada.lovelace@acme.example"])
-    password: Text = Field(default=None, examples=["another long passphrase"])
+    organization_name: Text = Field(default=None, examples=["Acme Laboratories"], json_schema_extra=_NAME)
+    email: Text = Field(default=None, examples=["ada.lovelace@acme.example"], json_schema_extra=_EMAIL)
+    password: Text = Field(default=None, examples=["another long passphrase"], json_schema_extra=_NEW_PASSWORD)
 
 
 class AdminLogin(Input):
     """An administrator's e-mail address and password."""
 
     email: str = Field(examples=[EMAIL])
-    password: str = Field(examples=[PASSWORD])
+    password: str = Field(examples=[PASSWORD], json_schema_extra=_PASSWORD)
     organization: Text = Field(
         default=None, examples=["acme-labs"], description="Id, slug or name, for people who belong to several."
     )
@@ -87,23 +103,26 @@ class Refresh(Input):
 class PasswordChange(Input):
     """A new password, and the present one as proof."""
 
-    current_password: str = Field(examples=[PASSWORD])
-    new_password: str = Field(examples=["another long passphrase"])
+    current_password: str = Field(examples=[PASSWORD], json_schema_extra=_PASSWORD)
+    new_password: str = Field(examples=["another long passphrase"], json_schema_extra=_NEW_PASSWORD)
 
 
 class Owner(Input):
     """The account of the new organization's owner: a new one, or an existing one with its password."""
 
-    email: str = Field(examples=[EMAIL])
-    password: str = Field(examples=[PASSWORD])
+    email: str = Field(examples=[EMAIL], json_schema_extra=_EMAIL)
+    password: str = Field(examples=[PASSWORD], json_schema_extra=_NEW_PASSWORD)
 
 
 class OrganizationCreate(Input):
     """A new organization. ``owner`` is needed without an access token, and refused with one."""
 
-    name: str = Field(examples=["Acme Labs"])
+    name: str = Field(examples=["Acme Labs"], json_schema_extra=_NAME)
     slug: Text = Field(
-        default=None, examples=["acme-labs"], description="2 to 48 of a-z, 0-9 and -; from the name if absent."
+        default=None,
+        examples=["acme-labs"],
+        description="2 to 48 of a-z, 0-9 and -; from the name if absent.",
+        json_schema_extra=_SLUG,
     )
     plan: Text = Field(default=None, examples=["free"])
     metadata: Object = Field(
@@ -117,7 +136,12 @@ class OrganizationCreate(Input):
 class OrganizationUpdate(Input):
     """A JSON merge-patch (RFC 7396): absent members stay, null inside ``metadata`` removes."""
 
-    name: Text = Field(default=None, examples=["Acme Labs Ltd"], description="Display name; the slug stays.")
+    name: Text = Field(
+        default=None,
+        examples=["Acme Labs Ltd"],
+        description="Display name; the slug stays.",
+        json_schema_extra=_NAME,
+    )
     metadata: Object = Field(
         default=None, examples=[{"crm_id": "A-18"}], description="Merged into the present object; at most 16 KiB."
     )
@@ -126,8 +150,8 @@ class OrganizationUpdate(Input):
 class Rename(Input):
     """A new name, and with it a new slug; the old slug keeps leading to the organization."""
 
-    name: str = Field(examples=["Acme Laboratories"])
-    slug: Text = Field(default=None, examples=["acme-laboratories"])
+    name: str = Field(examples=["Acme Laboratories"], json_schema_extra=_NAME)
+    slug: Text = Field(default=None, examples=["acme-laboratories"], json_schema_extra=_SLUG)
 
 
 class PlanChange(Input):
