@@ -1,16 +1,13 @@
-"""Small things everyone needs: time, ids, pages. Knows no organization and does no I/O."""
+"""Small things everyone needs: time, ids, members of JSON. Knows no organization and does no I/O."""
 
 from __future__ import annotations
 
 import os
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 Clock = Callable[[], datetime]
 """Gives the time in UTC to the millisecond. The App owns one, so that tests can set it."""
@@ -54,9 +51,11 @@ def rfc3339(moment: datetime) -> str:
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """A part of a list, and the opaque cursor of what follows (None at the end)."""
-
-    items: list[T]
-    next_cursor: str | None
+def unique_members(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """An ``object_pairs_hook`` for ``json``. Raises ``ValueError`` for a name given twice: readers differ about it."""
+    members: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in members:
+            raise ValueError("duplicate member")
+        members[name] = value
+    return members

@@ -15,7 +15,7 @@ import hmac
 import json
 import re
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import time
 from typing import Any
@@ -26,7 +26,7 @@ from joserfc.jws import JWSRegistry
 from orgstead.base64url import from_base64url, to_base64url
 from orgstead.errors import ConfigurationError, InvalidToken
 from orgstead.keys import Algorithm, Keys
-from orgstead.kit import Clock, now
+from orgstead.kit import Clock, now, unique_members
 from orgstead.model import Role, Session
 
 TOKEN_TYPE = "at+jwt"  # noqa: S105  the media type of RFC 9068, no secret
@@ -162,7 +162,7 @@ class Tokens:
             if not self._jws.verify(f"{header}.{payload}".encode(), from_base64url(signature), key):
                 raise InvalidToken
             claims = json.loads(
-                from_base64url(payload).decode(), object_pairs_hook=_unique_members, parse_constant=_refuse
+                from_base64url(payload).decode(), object_pairs_hook=unique_members, parse_constant=_refuse
             )
         except (ValueError, RecursionError):
             raise InvalidToken from None
@@ -269,15 +269,6 @@ def _is_text(value: object, shape: re.Pattern[str]) -> bool:
 def _is_count(value: object) -> bool:
     """A positive integer of at most 40 bits; JSON's true and 1.0 are none."""
     return type(value) is int and 0 < value < 2**40
-
-
-def _unique_members(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
-    members: dict[str, Any] = {}
-    for name, value in pairs:
-        if name in members:
-            raise ValueError("duplicate member")
-        members[name] = value
-    return members
 
 
 def _refuse(constant: str) -> Any:

@@ -133,6 +133,12 @@ def test_an_expected_error_is_told_without_a_trace(cli: Run, monkeypatch: pytest
     assert result.err == ("error organization.name_taken: It is taken.\n  /slug: Not free.\nnext: orgstead org list\n")
 
 
+def test_a_sentence_is_said_once(cli: Run) -> None:
+    assert cli("db", "upgrade").code == 0
+    result = cli("org", "create", "!!!")
+    assert (result.code, len(result.err.splitlines())) == (2, 1)
+
+
 def test_an_unexpected_error_is_not_dressed_up(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_options: object) -> None:
         raise ZeroDivisionError

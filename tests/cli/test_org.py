@@ -62,6 +62,7 @@ def test_the_life_of_an_organization(data: Data, cli: Run) -> None:
 
     purged = data("org", "delete", "acme-works", "--purge", "--confirm", "acme-works")
     assert purged["state"] == "succeeded"
+    assert purged["removed"]["slots"] == 1
     refused(cli("org", "get", made["id"]), 5, "resource.not_found")
     assert data("fsck") == []
 
@@ -107,6 +108,7 @@ def test_a_list_crosses_pages_and_filters(data: Data, cli: Run, monkeypatch: pyt
         (("org", "create", "admin"), 2, "organization.name_reserved"),
         (("org", "create", "Other", "--slug", "A B"), 2, "organization.slug_invalid"),
         (("org", "create", "Other", "--plan", "golden"), 2, "plan.unknown"),
+        (("org", "create", "Other", "--external-id", ""), 2, "request.invalid"),
         (("org", "create", "Other", "--external-id", "crm-1"), 7, "organization.external_id_taken"),
         (("org", "reactivate", "acme"), 7, "organization.status_conflict"),
         (("org", "restore", "acme"), 7, "organization.status_conflict"),

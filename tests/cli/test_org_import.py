@@ -88,11 +88,12 @@ def test_json_lines_from_standard_input(cli: Run, monkeypatch: pytest.MonkeyPatc
         "[1]",
         "{",
         "[" * 100_000,
+        '{"external_id": "i", "name": "Iota", "name": "Kappa"}',
     ]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
     result = cli("org", "import", "-", "--format", "jsonl", "-o", "jsonl")
     assert result.code == 1
-    assert results(result.out) == [(1, "created"), *((number, "refused") for number in range(2, 9))]
+    assert results(result.out) == [(1, "created"), *((number, "refused") for number in range(2, 10))]
     assert json.loads(cli("org", "get", "acme", "--json").out)["plan"] == "pro"
 
 

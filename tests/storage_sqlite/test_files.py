@@ -100,7 +100,7 @@ async def test_a_path_that_cannot_be_a_database_is_refused(tmp_path: Path) -> No
         with pytest.raises(ConfigurationError) as caught:
             await open_storage(f"sqlite:///{place}")
         assert caught.value.next
-    with pytest.raises(ConfigurationError, match="no database at this path"):
+    with pytest.raises(ConfigurationError, match="There is no database at /"):
         await open_storage(f"sqlite:///{tmp_path}/missing.db", writable=False)
     assert not (tmp_path / "missing.db").exists()
 

@@ -1,4 +1,4 @@
-"""What the product's things look like as JSON."""
+"""What the API answers with, as JSON; what the command line shows too is in ``representations.py``."""
 
 from __future__ import annotations
 
@@ -13,30 +13,9 @@ from orgstead.idempotency import Answer
 from orgstead.kit import rfc3339
 from orgstead.model import Membership, Operation, Organization, Placement, User
 from orgstead.organizations import Located
+from orgstead.representations import operation as operation
+from orgstead.representations import organization as organization
 from orgstead.sessions import LoginResult
-
-
-def organization(organization: Organization, placement: Placement) -> dict[str, Any]:
-    return {
-        "object": "organization",
-        "id": organization.id,
-        "name": organization.name,
-        "slug": organization.slug,
-        "collection_name": placement.space,
-        "plan": organization.plan,
-        "status": organization.status,
-        "external_id": organization.external_id,
-        "metadata": organization.metadata,
-        "placement": {
-            "cell": placement.cell,
-            "kind": placement.kind,
-            "epoch": placement.epoch,
-            "state": placement.state,
-        },
-        "version": organization.version,
-        "created_at": rfc3339(organization.created_at),
-        "updated_at": rfc3339(organization.updated_at),
-    }
 
 
 def shown(organization_: Organization, placement: Placement) -> Json:
@@ -66,22 +45,6 @@ def answered(body: dict[str, Any], status: int = 200, headers: dict[str, str] | 
 def running(operation_: Operation) -> Answer:
     """An operation that goes on after the answer."""
     return answered(operation(operation_), 202, {"location": f"/v1/operations/{operation_.id}"})
-
-
-def operation(operation: Operation) -> dict[str, Any]:
-    return {
-        "object": "operation",
-        "id": operation.id,
-        "organization_id": operation.org_id,
-        "kind": operation.kind,
-        "state": operation.state,
-        "step": operation.step,
-        "progress": operation.progress,
-        "result": operation.result,
-        "error": operation.error,
-        "created_at": rfc3339(operation.created_at),
-        "updated_at": rfc3339(operation.updated_at),
-    }
 
 
 def tokens(granted: LoginResult) -> dict[str, Any]:

@@ -125,10 +125,10 @@ def _key(settings: Settings, storage: Storage) -> Finding:
     if settings.secret_key is None and settings.mode == "dev" and not file.exists():
         return warn(check, f"The key file {file} is not there yet; the first start makes it.", "orgstead up")
     try:
-        keys = App(settings, storage).keys
+        signer = App(settings, storage).keys.signer(settings.jwt.algorithm)
     except OrgsteadError as error:
         return fail(check, error.detail, error.next)
-    return ok(check, f"{keys!r}; tokens are signed with {settings.jwt.algorithm}.")
+    return ok(check, f"Tokens are signed with {signer.algorithm} and the key {signer.kid}.")
 
 
 async def _database(settings: Settings) -> AsyncIterator[Finding]:

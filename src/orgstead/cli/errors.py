@@ -51,6 +51,7 @@ def report(error: OrgsteadError) -> None:
     """Print an error to standard error: ``error CODE: message``, its places in the input, and ``next: …``."""
     print(f"error {error.code or 'usage'}: {error.detail}", file=sys.stderr)
     for problem in error.problems:
-        print(f"  {problem.pointer}: {problem.detail}", file=sys.stderr)
+        if problem.detail != error.detail:
+            print(f"  {problem.pointer}: {problem.detail}", file=sys.stderr)
     if error.next:
         print(f"next: {error.next}", file=sys.stderr)

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from orgstead.cli.errors import UsageError
 from orgstead.importing import Line
+from orgstead.kit import unique_members
 
 CSV = "csv"
 JSON_LINES = "jsonl"
@@ -101,9 +102,9 @@ def _json_lines(stream: TextIO, columns: Sequence[str]) -> Iterator[Line]:
 
 def _json_line(number: int, text: str, columns: Sequence[str]) -> Line:
     try:
-        value = json.loads(text)
+        value = json.loads(text, object_pairs_hook=unique_members)
     except (ValueError, RecursionError):
-        return Line(number, {}, "The line is not JSON.")
+        return Line(number, {}, "The line is not JSON, or names a member twice.")
     if not isinstance(value, dict):
         return Line(number, {}, "The line is not a JSON object.")
     fields = {column: text for column, text in value.items() if text is not None}

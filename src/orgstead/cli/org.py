@@ -9,8 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orgstead import creation, organizations, purging, renaming
-from orgstead.api import views
+from orgstead import creation, organizations, purging, renaming, representations
 from orgstead.app import App
 from orgstead.audit import OPERATOR
 from orgstead.cli import lines, org_import
@@ -19,7 +18,7 @@ from orgstead.cli.errors import UsageError
 from orgstead.cli.local import SCOPE, as_rows, everything, reading, writing
 from orgstead.cli.output import Output
 from orgstead.creation import NewOrganization
-from orgstead.errors import ConfirmationRequired
+from orgstead.errors import ConfirmationRequired, NotFound
 from orgstead.model import Organization, OrganizationStatus
 from orgstead.organizations import Located
 from orgstead.renaming import NewName
@@ -35,7 +34,7 @@ def shown(located: Located) -> dict[str, Any]:
     """The organization as the API shows it, with what only the operator sees."""
     organization = located.organization
     return {
-        **views.organization(organization, located.placement),
+        **representations.organization(organization, located.placement),
         "suspended_by": organization.suspended_by,
         "purge_at": organization.purge_at,
     }
@@ -146,7 +145,14 @@ def delete(
             await app.run(SCOPE, organizations.close, org_id, grace, actor=OPERATOR, at=app.clock())
         if purge:
             operation = await purging.purge(app, org_id, OPERATOR)
-            out.item({"id": org_id, "operation": operation.id, "state": operation.state, "removed": operation.result})
+            out.item(
+                {
+                    "id": org_id,
+                    "operation": operation.id,
+                    "state": operation.state,
+                    "removed": operation.result.get("removed"),
+                }
+            )
         else:
             out.item(await _found(app, org_id))
 
@@ -179,7 +185,10 @@ def import_(
 
 
 async def _resolved(app: App, which: str) -> str:
-    return await app.storage.read(SCOPE, organizations.resolve, which)
+    try:
+        return await app.storage.read(SCOPE, organizations.resolve, which)
+    except NotFound:
+        raise NotFound("There is no organization of this id, slug or external id.", next="orgstead org list") from None
 
 
 async def _found(app: App, org_id: str) -> dict[str, Any]:

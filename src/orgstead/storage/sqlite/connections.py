@@ -65,7 +65,7 @@ def require(location: Location) -> None:
     """Raise ``ConfigurationError`` unless there is a file that may be read."""
     _check(location.path)
     if not location.path.exists():
-        raise _unusable("There is no database at this path.", "create it with orgstead up, or correct the path")
+        raise _unusable(f"There is no database at {location.path}.", "create it with orgstead up, or correct the path")
     if not os.access(location.path, os.R_OK, effective_ids=True):
         raise _unusable(
             "The database file may not be read.", "give the account that runs orgstead the right to read it"
