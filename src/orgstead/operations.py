@@ -425,10 +425,10 @@ async def forget_old(tx: Transaction, before: datetime, limit: int) -> int:
 
 
 async def page(
-    tx: Transaction, where: Mapping[str, Any], *, after: tuple[Any, ...] | None, limit: int
+    tx: Transaction, where: Mapping[str, Any], *, after: tuple[str, str] | None, limit: int
 ) -> list[Operation]:
-    """Operations, newest first."""
-    return await tx.page(tables.operations, where, order=("-created_at", "-org_id", "-id"), after=after, limit=limit)
+    """Operations, newest first: their ids sort by age. ``after`` is the ``id`` and ``org_id`` of the one before."""
+    return await tx.page(tables.operations, where, order=("-id", "-org_id"), after=after, limit=limit)
 
 
 async def find_running(tx: Transaction, organization: Organization) -> Operation:

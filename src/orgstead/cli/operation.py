@@ -36,10 +36,10 @@ def list_(
             where["org_id"] = await app.storage.read(SCOPE, organizations.resolve, organization)
 
         async def fetch(after: Sequence[Any] | None, size: int) -> Sequence[Operation]:
-            position = None if after is None else tuple(after)
+            position = None if after is None else (after[0], after[1])
             return await app.storage.read(SCOPE, operations.page, where, after=position, limit=size)
 
-        found = everything(fetch, lambda last: (last.created_at, last.org_id, last.id), limit)
+        found = everything(fetch, lambda last: (last.id, last.org_id), limit)
         await out.stream(as_rows(found, asdict), COLUMNS)
 
     reading(ctx, work)

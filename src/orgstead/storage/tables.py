@@ -57,7 +57,7 @@ operations = Table(
     Operation,
     key=("org_id", "id"),
     scope="org_id",
-    indexes=(("state", "lease_until"), ("state", "updated_at", "org_id", "id")),
+    indexes=(("state", "lease_until"), ("state", "updated_at", "org_id", "id"), ("id", "org_id")),
     lease=("lease_until", "lease_owner"),
 )
 events = Table("events", Event, key=("org_id", "id"), scope="org_id")
