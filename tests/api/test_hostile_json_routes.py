@@ -64,8 +64,6 @@ def resolved(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema, or what it refers to."""
     while "$ref" in schema:
         schema = DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    if "anyOf" in schema:
-        (schema,) = (resolved(part) for part in schema["anyOf"] if part.get("type") != "null")
     return schema
 
 

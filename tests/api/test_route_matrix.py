@@ -233,6 +233,14 @@ async def test_every_refused_route_is_refused_before_its_body_is_looked_at(share
             assert answer.status_code == 401, name_of(key)
 
 
+async def test_the_matrix_sees_a_permission_that_is_given_away(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it expects is its own table, not the policy that it tests."""
+    monkeypatch.setattr("orgstead.access.allowed", lambda role, permission: True)
+    key = ("DELETE", matrix.OWN)
+    answer = await send(town, key, _calls(town, key, "viewer"), town.own.viewer.headers)
+    assert (answer.status_code, ROUTES[key].expected("viewer", named=True)) == (200, 403)
+
+
 async def test_the_town_can_see_a_change(town: Town) -> None:
     """What proves that nothing changed would be seen: every table of the directory is looked at."""
     before = await matrix.state(town)
