@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -74,6 +75,12 @@ def served(folder: Path, *, cores: Sequence[int] = (SERVER_CORE,)) -> Iterator[S
             raise RuntimeError(f"The server did not start; see: python -m bench.server {folder}")
         port, plain_port = map(int, line.split())
         yield Server(process.pid, port, plain_port)
+
+
+def children_cpu_seconds() -> float:
+    """CPU time of all processes that were started here and have ended: what a busy machine does not lengthen."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def free_port() -> int:
