@@ -14,7 +14,14 @@ from pathlib import Path
 import anyio
 import pytest
 
-from orgstead.errors import ConfigurationError, DatabaseInUse, SchemaOutdated, SchemaTooNew, StorageReadOnly
+from orgstead.errors import (
+    ConfigurationError,
+    DatabaseInUse,
+    SchemaOutdated,
+    SchemaTooNew,
+    StorageError,
+    StorageReadOnly,
+)
 from orgstead.kit import now
 from orgstead.model import PlacementKind, Record
 from orgstead.storage import DEFAULT_URL, describe, open_storage, tables
@@ -32,6 +39,17 @@ def mode(path: Path) -> int:
 def holds(path: Path, text: str) -> bool:
     """True when a file of the database has ``text`` in it anywhere."""
     return any(text.encode() in file.read_bytes() for file in path.parent.iterdir())
+
+
+@contextmanager
+def taken_away(path: Path, *, replaced: bool) -> Iterator[None]:
+    """Another file, or none, at the path inside the block."""
+    away = path.with_name("away.db")
+    path.rename(away)
+    if replaced:
+        path.write_bytes(b"")
+    yield
+    away.rename(path)
 
 
 @contextmanager
@@ -135,6 +153,22 @@ async def test_a_reader_works_beside_the_writer_and_never_writes(storage: Sqlite
     with pytest.raises(sqlite3.OperationalError, match="readonly"):
         reader._readers.connection().execute("DELETE FROM events")
     await reader.close()
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+async def test_nothing_is_acknowledged_in_a_file_that_was_taken_away(
+    storage: SqliteStorage, path: Path, replaced: bool
+) -> None:
+    await storage.run(SYSTEM, add, "evt_1")
+    with taken_away(path, replaced=replaced):
+        for _ in range(2):
+            with pytest.raises(StorageError, match="removed or replaced"):
+                await storage.run(SYSTEM, add, "evt_2")
+            with pytest.raises(StorageError, match="removed or replaced"):
+                await storage.check()
+    await storage.check()
+    await storage.run(SYSTEM, add, "evt_3")
+    assert await stored(storage) == ["evt_1", "evt_3"]
 
 
 async def test_a_second_writing_process_is_told_which_one_writes(storage: SqliteStorage, path: Path) -> None:

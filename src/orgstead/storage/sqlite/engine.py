@@ -79,6 +79,8 @@ class SqliteStorage:
         return await self._write(lambda connection: schema.migrate(connection, self._clock))
 
     async def check(self) -> None:
+        if self._writer is not None:
+            self._writer.presence.check()
         self._now(schema.check)
 
     async def close(self) -> None:

@@ -65,5 +65,12 @@ def outdated() -> OrgsteadError:
     return SchemaOutdated(next="orgstead db upgrade")
 
 
+def gone() -> OrgsteadError:
+    return StorageError(
+        "The database file was removed or replaced while the service runs; nothing was changed. "
+        "Put it back, or restart the service to go on with what is there now."
+    )
+
+
 def closed() -> OrgsteadError:
     return StorageError("The database was closed; nothing was changed.")

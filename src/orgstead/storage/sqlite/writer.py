@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from orgstead.errors import OutcomeUnknown, Overloaded
 from orgstead.storage.sqlite import failures
+from orgstead.storage.sqlite.presence import Presence
 
 T = TypeVar("T")
 Job = Callable[[sqlite3.Connection], Any]
@@ -52,6 +53,7 @@ class Writer:
         self.connection = connection
         self.commits = 0
         self.units = 0
+        self.presence = Presence(connection)
         self._max_batch = max_batch
         self._max_queued = max_queued
         self._queue: SimpleQueue[_Unit | None] = SimpleQueue()
@@ -133,6 +135,10 @@ class Writer:
         return self._commit(outcomes, todo, bound)
 
     def _commit(self, outcomes: list[_Outcome], todo: deque[_Unit], bound: int) -> int:
+        if not self.presence.is_kept():
+            self._roll_back()
+            _deliver([done._replace(error=done.error or failures.gone()) for done in outcomes])
+            return bound
         try:
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
