@@ -171,6 +171,12 @@ async def test_a_claimed_role_and_organization_give_nothing(service: Service) ->
     for claims in ({"org_id": other.id}, {"sub": other.owner.user_id}, {"sid": other.owner.session_id}):
         answer = await service.client.get(other.path, headers=claiming(acme.owner, **claims))
         problem(answer, 401, "auth.token_invalid")
+    both = await service.stored_user()
+    for standing in (acme, other):
+        await service.join(standing.organization, both, Role.OWNER)
+    person = await service.logged_in(acme.organization, both, Role.OWNER)
+    elsewhere = await service.client.get(other.path, headers=claiming(person, org_id=other.id))
+    problem(elsewhere, 401, "auth.token_invalid")
     older = await service.client.get(acme.path, headers=claiming(acme.owner, org_epoch=2))
     problem(older, 401, "auth.token_invalid")
 
