@@ -93,9 +93,8 @@ async def page(
     tx: Transaction, where: Mapping[str, Json], *, after: Sequence[Json] | None, limit: int
 ) -> list[Located]:
     """Organizations of the whole service, oldest first: for the operator."""
-    return await located(
-        tx, await tx.page(tables.organizations, where, order=("created_at",), after=after, limit=limit)
-    )
+    # Ids sort by age.
+    return await located(tx, await tx.page(tables.organizations, where, order=("id",), after=after, limit=limit))
 
 
 # --- changing -------------------------------------------------------------------------------------------------------

@@ -18,7 +18,6 @@ from orgstead.model import (
     PlacementKind,
     Role,
     Session,
-    SlugState,
     User,
 )
 from orgstead.storage import tables
@@ -51,9 +50,8 @@ def _plan(connection: sqlite3.Connection, text: str) -> str:
 
 PAGES: list[tuple[Scope, Table[Any], dict[str, Any], tuple[str, ...], tuple[Any, ...]]] = [
     (SYSTEM, tables.organizations, {}, (), ("org_a",)),
-    (SYSTEM, tables.organizations, {}, ("created_at",), (AT, "org_a")),
-    (SYSTEM, tables.organizations, {}, ("-created_at",), (AT, "org_a")),
-    (SYSTEM, tables.organizations, {"status": OrganizationStatus.CLOSED}, ("created_at",), (AT, "org_a")),
+    (SYSTEM, tables.organizations, {}, ("-id",), ("org_a",)),
+    (SYSTEM, tables.organizations, {"status": OrganizationStatus.CLOSED}, ("purge_at",), (AT, "org_a")),
     (SYSTEM, tables.slugs, {"org_id": ORG}, (), ("a-slug",)),
     (SYSTEM, tables.memberships, {"user_id": "usr_a"}, ("org_id",), ("org_a", "usr_a")),
     (OrgScope(ORG), tables.memberships, {"role": Role.OWNER}, ("user_id",), ("usr_a", ORG)),
@@ -85,9 +83,9 @@ async def test_pages_come_out_of_an_index(storage: SqliteStorage, page: Any) -> 
 
 async def test_a_page_between_empty_values_comes_out_of_an_index(storage: SqliteStorage) -> None:
     async def work(tx: Transaction) -> None:
-        where = {"state": SlugState.QUARANTINED}
-        for order, until in (("until", None), ("until", AT), ("-until", AT)):
-            await tx.page(tables.slugs, where, order=[order], after=(until, "a"), limit=10)
+        where = {"status": OrganizationStatus.CLOSED}
+        for order, at in (("purge_at", None), ("purge_at", AT), ("-purge_at", AT)):
+            await tx.page(tables.organizations, where, order=[order], after=(at, "org_a"), limit=10)
 
     for plan in await plans(storage, SYSTEM, work):
         assert plan.startswith("SEARCH"), plan

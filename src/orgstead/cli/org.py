@@ -71,7 +71,7 @@ def list_(
         async def fetch(after: Sequence[Any] | None, size: int) -> Sequence[Located]:
             return await app.storage.read(SCOPE, organizations.page, where, after=after, limit=size)
 
-        found = everything(fetch, lambda last: (last.organization.created_at, last.organization.id), limit)
+        found = everything(fetch, lambda last: (last.organization.id,), limit)
         await out.stream(as_rows(found, shown), COLUMNS)
 
     reading(ctx, work)

@@ -30,6 +30,7 @@ Decoder = Callable[[Any], Any]
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 MAX_JSON_DEPTH = 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Kind(Enum):
@@ -67,17 +68,16 @@ class TableCodec(Generic[Row]):
         self.by_name = {column.name: column for column in self.columns}
         self._model = model
         self._values: Callable[[Any], tuple[Any, ...]] = attrgetter(*table.columns)
-        self._encoders = tuple(column.encode for column in self.columns)
+        self._encode = _written_out(self.columns)
         # Filling the slots directly takes half the time of calling a frozen dataclass's __init__ by keyword.
         self._setters = tuple((model.__dict__[column.name].__set__, column.decode) for column in self.columns)
 
     def encode(self, row: Row) -> list[Plain]:
         """The plain values of ``row`` in the order of ``table.columns``; raises ``InvalidValue`` naming the columns."""
-        values = self._values(row)
         try:
-            return [encode(value) for encode, value in zip(self._encoders, values, strict=True)]
+            return self._encode(row)
         except InvalidValue as error:
-            raise self._explained(values) from error
+            raise self._explained(self._values(row)) from error
 
     def decode(self, values: Sequence[Any]) -> Row:
         """The row of these plain values."""
@@ -137,6 +137,37 @@ class TableCodec(Generic[Row]):
 def codec_of(table: Table[Row]) -> TableCodec[Row]:
     """The codec of a declared table."""
     return TableCodec(table)
+
+
+_AT_ONCE = {
+    Kind.TEXT: "type(v) is str and v.isascii() and NUL not in v",
+    Kind.INTEGER: "type(v) is int and INT_MIN <= v <= INT_MAX",
+}
+"""What is true of the values that need no encoding: nearly all of them."""
+
+
+def _written_out(columns: Sequence[Column]) -> Callable[[Any], list[Plain]]:
+    """A function that encodes a whole row, made the way dataclasses make theirs.
+
+    It looks at the usual values in place and calls a column's ``encode`` for the others, which takes a third of the
+    time of calling it for each: encoding is most of what a bulk import does in Python.
+    """
+    namespace: dict[str, Any] = {"INT_MIN": INT_MIN, "INT_MAX": INT_MAX, "NUL": "\0"}
+    lines = ["def encode(row):"]
+    for number, column in enumerate(columns):
+        namespace[f"encode_{number}"] = column.encode
+        tests = ["v is None"] if column.nullable else []
+        if column.decode is None and column.kind in _AT_ONCE:
+            tests.append(_AT_ONCE[column.kind])
+        lines.append(f"    v = row.{column.name}")
+        otherwise = f"encode_{number}(v)"
+        lines.append(
+            f"    v{number} = v if {' or '.join(tests)} else {otherwise}" if tests else f"    v{number} = {otherwise}"
+        )
+    lines.append(f"    return [{', '.join(f'v{number}' for number in range(len(columns)))}]")
+    exec("\n".join(lines), namespace)  # noqa: S102  # text made of the declared names of columns only
+    encode: Callable[[Any], list[Plain]] = namespace["encode"]
+    return encode
 
 
 # --- a column from its type hint ------------------------------------------------------------------------------------
@@ -233,7 +264,7 @@ def _milliseconds(value: Any) -> int:
         raise InvalidValue("A time must be in UTC.")
     if value.microsecond % 1000:
         raise InvalidValue("A time must be in whole milliseconds.")
-    return round(value.timestamp() * 1000)  # a float's error stays below 0.04 ms up to the year 9999
+    return (value - _EPOCH) // _MILLISECOND
 
 
 @lru_cache(maxsize=8192)

@@ -33,9 +33,9 @@ organizations = Table(
     key=("id",),
     scope="id",
     unique={"organizations.external_id": ("external_id",)},
-    indexes=(("status", "created_at", "id"), ("status", "purge_at", "id"), ("created_at", "id")),
+    indexes=(("status", "purge_at", "id"),),
 )
-slugs = Table("slugs", SlugClaim, key=("slug",), scope=None, indexes=(("org_id", "slug"), ("state", "until", "slug")))
+slugs = Table("slugs", SlugClaim, key=("slug",), scope=None, indexes=(("org_id", "slug"),))
 placements = Table("placements", Placement, key=("org_id",), scope="org_id")
 memberships = Table(
     "memberships",
