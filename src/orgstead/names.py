@@ -33,8 +33,7 @@ MAX_STACKED_MARKS = 4
 
 MIN_SLUG = 2
 MAX_SLUG = 48
-MAX_SPACE_NAME = 60
-"""Bytes. The shortest limit of the engines on an identifier is 63."""
+"""The shortest limit of the engines on an identifier is 63 bytes, and a space's name is the slug and a little more."""
 
 Naming = Literal["slug", "id"]
 

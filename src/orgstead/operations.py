@@ -23,7 +23,6 @@ from orgstead.errors import (
     Conflict,
     FailpointReached,
     InternalError,
-    NotFound,
     OperationInProgress,
     OrgsteadError,
     StaleRow,
@@ -176,11 +175,12 @@ async def drive_together(app: App, batch: Sequence[Operation]) -> dict[str, Orgs
         raise TypeError("the step has no effect for many operations at once")
     try:
         await step.together(app, batch)
+        await app.storage.run(SCOPE, _advance_all, batch, step, app.clock())
     except FailpointReached:
         raise
-    except Exception:
-        return await _drive_alone(app, batch)  # which says whose fault it is, and notes it there
-    await app.storage.run(SCOPE, _advance_all, batch, step, app.clock())
+    except OrgsteadError:
+        # Alone each shows whose fault it is, and which others took over because the batch was silent for too long.
+        return await _drive_alone(app, batch)
     if step.then:
         await failpoint(step.then)
     return {}
@@ -194,7 +194,9 @@ async def _drive_alone(app: App, batch: Sequence[Operation]) -> dict[str, Orgste
         except FailpointReached:
             raise
         except OrgsteadError as error:
-            errors[operation.id] = error
+            stands = await app.storage.read(SCOPE, get, operation.org_id, operation.id)
+            if isinstance(error, Unavailable) or stands.state is OperationState.FAILED:
+                errors[operation.id] = error  # or else another process goes on with it
     return errors
 
 
@@ -429,10 +431,3 @@ async def page(
 ) -> list[Operation]:
     """Operations, newest first: their ids sort by age. ``after`` is the ``id`` and ``org_id`` of the one before."""
     return await tx.page(tables.operations, where, order=("-id", "-org_id"), after=after, limit=limit)
-
-
-async def find_running(tx: Transaction, organization: Organization) -> Operation:
-    """The operation that is at work on the organization. Raises ``NotFound`` if none is."""
-    if organization.operation_id is None:
-        raise NotFound
-    return await get(tx, organization.id, organization.operation_id)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orgstead import creation, members, operations, organizations, purging, renaming, slugs
+from orgstead import creation, importing, members, operations, organizations, purging, renaming, slugs
 from orgstead.app import App
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
@@ -19,7 +19,8 @@ from orgstead.errors import (
     OrgsteadError,
 )
 from orgstead.failpoints import arm
-from orgstead.model import OperationState, Role, SlugClaim, SlugState
+from orgstead.importing import Line, Result
+from orgstead.model import OperationState, OrganizationStatus, Role, SlugClaim, SlugState
 from orgstead.renaming import NewName
 from orgstead.storage import tables
 from tests import apps
@@ -188,6 +189,30 @@ async def test_a_process_that_was_paused_gives_its_operation_up(app: App, clock:
         with pytest.raises(Conflict):
             await creating
     assert await apps.rows(app, tables.events) == before
+
+
+async def test_an_import_that_was_paused_accounts_for_what_others_completed(app: App, clock: apps.Clock) -> None:
+    """The lines are created, whoever did it, and are said to be."""
+    paused, resume = asyncio.Event(), asyncio.Event()
+
+    async def pause() -> None:
+        if not paused.is_set():
+            paused.set()
+            await resume.wait()
+
+    async def imported() -> list[Result]:
+        lines = [Line(n, {"external_id": f"x-{n}", "name": f"Acme {n}", "plan": "enterprise"}) for n in range(2, 5)]
+        batches = [batch async for batch in importing.import_organizations(app, lines, apps.TESTER)]
+        return [outcome.result for batch in batches for outcome in batch]
+
+    with arm("create.after_space", pause):
+        running = asyncio.create_task(imported())
+        await paused.wait()
+        clock.pass_(2 * operations.LEASE)
+        assert await operations.resume_due(apps.second_process(app), limit=2) == 2
+        resume.set()
+        assert await running == [Result.CREATED] * 3
+    assert {o.status for o in await apps.rows(app, tables.organizations)} == {OrganizationStatus.ACTIVE}
 
 
 async def _interrupted(app: App) -> Any:
