@@ -305,11 +305,6 @@ class PlacementMoved(Unavailable):
     title = "The organization's data is being moved or renamed; retry after a moment."
 
 
-class OperationFailed(Unavailable):
-    code = "operation.failed"
-    title = "The operation could not be completed; it is retried in the background."
-
-
 class InternalError(OrgsteadError):
     """What a fault of orgstead itself looks like from outside; the log has the rest under the request id."""
 

@@ -62,7 +62,6 @@ STATUS: Final[dict[type[OrgsteadError], int]] = {
     errors.Overloaded: 503,
     errors.DeadlineExceeded: 503,
     errors.PlacementMoved: 503,
-    errors.OperationFailed: 503,
     errors.StorageError: 503,
     errors.StorageFull: 503,
     errors.StorageReadOnly: 503,
