@@ -455,16 +455,29 @@ async def test_more_connections_than_allowed_are_turned_away() -> None:
     async with serving(ConnectionOptions(max_connections=2)) as served, contextlib.AsyncExitStack() as stack:
         held = [await stack.enter_async_context(await served.connect()) for _ in range(2)]
         for connection in held:
-            connection.send(b"GET /a" + HEAD + b"\r\n")
+            connection.send(b"GET /a" + HEAD + b"\r\nGET /b")
             assert (await connection.reply()).status == 200
         extra = await stack.enter_async_context(await served.connect())
         reply = await extra.reply()
         assert (reply.status, reply.code, reply.headers["retry-after"]) == (503, "service.overloaded", "1")
         held[0].writer.close()
         await held[0].writer.wait_closed()
-        held[1].send(b"GET /a" + HEAD + b"\r\n")
+        held[1].send(HEAD + b"\r\n")
         assert (await held[1].reply()).status == 200
         assert (await served.ask(b"GET /a" + HEAD + b"\r\n")).status == 200
+
+
+async def test_the_connection_that_idles_longest_makes_room() -> None:
+    async with serving(ConnectionOptions(max_connections=2)) as served, contextlib.AsyncExitStack() as stack:
+        first, second = [await stack.enter_async_context(await served.connect()) for _ in range(2)]
+        for connection in (first, second):
+            connection.send(b"GET /a" + HEAD + b"\r\n")
+            assert (await connection.reply()).status == 200
+        third = await stack.enter_async_context(await served.connect())
+        assert await first.rest() == b""
+        for connection in (second, third):
+            connection.send(b"GET /b" + HEAD + b"\r\n")
+            assert (await connection.reply()).status == 200
 
 
 async def test_an_answer_that_nobody_reads_does_not_hold_its_connection() -> None:

@@ -84,7 +84,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.due = self.loop.time() + self.limits.header_seconds
-        if len(self.connections) > self.limits.max_connections:
+        if len(self.connections) > self.limits.max_connections and not self._make_room():
             # No lingering: it would hold the connection that there is no room for.
             self._write(Overloaded())
             transport.close()
@@ -133,6 +133,22 @@ class LimitedProtocol(HttpToolsProtocol):
             else:
                 self._close()
         # Else the client is late with a further request while an earlier one is being answered: its turn comes.
+
+    def _make_room(self) -> bool:
+        """Close the connection that has been kept alive longest without a request; False where there is none.
+
+        Otherwise one client that leaves its connections open could keep everybody else away.
+        """
+        kept = [
+            (connection.timeout_keep_alive_task.when(), number, connection)
+            for number, connection in enumerate(self.connections)
+            if isinstance(connection, LimitedProtocol)
+            and connection.timeout_keep_alive_task is not None
+            and not (connection.in_head or connection.transport.is_closing())
+        ]
+        if kept:
+            min(kept)[-1]._close()
+        return bool(kept)
 
     def _idle(self) -> bool:
         """True when nothing is being answered."""
