@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -9,11 +10,18 @@ from orgstead.cli.summary import COMPLETE_VARIABLE, summary
 
 
 def main() -> int:
-    """Run the command line of this process and return its exit code. A reader of its output that goes away is 1."""
+    """Run the command line of this process and return its exit code.
+
+    It is 1 when the reader of its output goes away, which is quiet, or the output's disk is full, which is not.
+    """
     try:
         code = _run(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC, errno.EDQUOT):
+            raise
+        if error.errno != errno.EPIPE:
+            print(f"error output.failed: The output cannot be written: {error.strerror}.", file=sys.stderr)
         # Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

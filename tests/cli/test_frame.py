@@ -196,6 +196,15 @@ def test_a_reader_that_goes_away_is_no_error(args: tuple[str, ...], unbuffered: 
     assert done.returncode == 1
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("args", [("--help",), ("config", "docs"), ("config", "show")])
+def test_an_output_that_is_full_is_told_without_a_trace(args: tuple[str, ...], folder: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*ORGSTEAD, *args], stdout=full, stderr=subprocess.PIPE, cwd=folder, check=False)
+    assert done.stderr == b"error output.failed: The output cannot be written: No space left on device.\n"
+    assert done.returncode == 1
+
+
 def test_text_is_utf8_whatever_the_locale(folder: Path) -> None:
     (folder / "orgstead.toml").write_text('public_url = "https://bücher.example"\n')
     environ = {
