@@ -141,7 +141,8 @@ async def update(
         ),
         updated_at=at,
     )
-    if changed == replace(organization, updated_at=at):
+    # As JSON, to which 1, 1.0 and true are three values and to Python one.
+    if changed.name == organization.name and orjson.dumps(changed.metadata) == orjson.dumps(organization.metadata):
         return organization
     return await _store(tx, changed, "organization.updated", actor, at, {"name": changed.name})
 

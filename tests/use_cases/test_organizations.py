@@ -220,6 +220,15 @@ def test_a_merge_patch_is_as_its_standard_says(target: Any, patch: Any, result: 
     assert repr(target) == before
 
 
+@pytest.mark.parametrize("values", [(1, True), (0, False), (1, 1.0), (0.0, -0.0), ([1], [True])])
+async def test_values_that_only_python_holds_to_be_equal_are_a_change(app: App, values: tuple[Any, Any]) -> None:
+    before, after = values
+    org_id = (await apps.created(app, "Acme", metadata={"a": before})).organization.id
+    await change(app, organizations.update, org_id, metadata={"a": after})
+    stored = (await app.storage.read(apps.SCOPE, organizations.get, org_id)).organization
+    assert repr(stored.metadata) == repr({"a": after})
+
+
 async def test_a_change_of_another_version_is_refused(app: App) -> None:
     made = (await apps.created(app, "Acme")).organization
     changed = await change(app, organizations.update, made.id, name="Acme 2", if_version=made.version)
