@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 import orjson
 
@@ -37,9 +38,11 @@ SYSTEM = Actor("system")
 
 def entry_hash(entry: AuditEntry) -> str:
     """SHA-256 (hex) over the canonical JSON of every field but the hash itself."""
-    hashed: dict[str, Json] = {column: getattr(entry, column) for column in audit_entries.columns}
-    del hashed["hash"]
-    hashed["at"] = kit.rfc3339(entry.at)
+    return _hash({column: getattr(entry, column) for column in audit_entries.columns if column != "hash"})
+
+
+def _hash(fields: dict[str, Any]) -> str:
+    hashed = {**fields, "at": kit.rfc3339(fields["at"])}
     return hashlib.sha256(orjson.dumps(hashed, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
@@ -77,20 +80,19 @@ async def _append(
     details: Mapping[str, Json],
     at: datetime,
 ) -> None:
-    entry = AuditEntry(
-        org_id=org_id,
-        seq=head.seq + 1 if head else 1,
-        id=kit.new_id("aud"),
-        at=at,
-        actor=actor.id,
-        action=action,
-        details=dict(details),
-        request_id=actor.request_id,
-        address=actor.address,
-        previous=head.hash if head else GENESIS,
-        hash="",
-    )
-    entry = replace(entry, hash=entry_hash(entry))
+    fields: dict[str, Any] = {
+        "org_id": org_id,
+        "seq": head.seq + 1 if head else 1,
+        "id": kit.new_id("aud"),
+        "at": at,
+        "actor": actor.id,
+        "action": action,
+        "details": dict(details),
+        "request_id": actor.request_id,
+        "address": actor.address,
+        "previous": head.hash if head else GENESIS,
+    }
+    entry = AuditEntry(**fields, hash=_hash(fields))
     await tx.add(audit_entries, entry)
     if head:
         await tx.replace(audit_heads, replace(head, seq=entry.seq, hash=entry.hash))

@@ -285,7 +285,8 @@ def _check_json(value: Any, depth: int) -> None:
     """Refuse what JSON or one of the engines would lose. Exact types: a subclass would not come back as itself."""
     kind = type(value)
     if kind is str:
-        _text(value)
+        if not value.isascii() or "\0" in value:
+            _text(value)
     elif kind is int:
         _integer(value)
     elif kind is float:
@@ -297,7 +298,8 @@ def _check_json(value: Any, depth: int) -> None:
         for key, item in value.items():
             if type(key) is not str:
                 raise InvalidValue("The keys of a JSON object must be text.")
-            _text(key)
+            if not key.isascii() or "\0" in key:
+                _text(key)
             _check_json(item, depth + 1)
     elif kind is list:
         if depth > MAX_JSON_DEPTH:

@@ -73,6 +73,10 @@ class Statements(Generic[Row]):
         self.returning = f" RETURNING {columns}"
         self.changed = tuple(column for column in table.columns if column not in table.key)
         self.assign = ", ".join(self.equal[column] for column in self.changed)
+        places = {column: place for place, column in enumerate(table.columns)}
+        self.key_places = tuple(places[column] for column in table.key)
+        self.changed_places = tuple(places[column] for column in self.changed)
+        self.version_place = places.get("version")
         self.target = target
 
     def by_key(self, scoped: bool) -> str:

@@ -116,21 +116,24 @@ class SqliteTransaction:
     @_verb(writes=True)
     def replace(self, table: Table[Row], row: Row) -> Row:
         sql = self.statements(table)
-        values = dict(zip(table.columns, sql.codec.encode(row), strict=True))
-        condition, identity = self._by_key(sql, [values[column] for column in table.key])
-        if table.versioned:
+        values = sql.codec.encode(row)
+        key = [values[place] for place in sql.key_places]
+        condition, identity = self._by_key(sql, list(key))
+        if sql.version_place is not None:
+            version = values[sql.version_place]
             condition += f" AND {sql.equal['version']}"
-            identity.append(values["version"])
-            values["version"] = _next(values["version"])
+            identity.append(version)
+            values[sql.version_place] = _next(version)
         try:
             changed = self.count(
-                f"{sql.update}{sql.assign} WHERE {condition}", [*(values[c] for c in sql.changed), *identity]
+                f"{sql.update}{sql.assign} WHERE {condition}",
+                [*[values[place] for place in sql.changed_places], *identity],
             )
         except sqlite3.IntegrityError as error:
-            raise self._violated(sql, list(values.values()), replacing=True, error=error) from None
+            raise self._violated(sql, values, replacing=True, error=error) from None
         if changed:
-            return sql.codec.decode(tuple(values.values()))
-        condition, identity = self._by_key(sql, [values[column] for column in table.key])
+            return sql.codec.decode(values)
+        condition, identity = self._by_key(sql, key)
         raise StaleRow if self.rows(sql.exists + condition, identity) else NotFound
 
     @_verb(writes=True)
