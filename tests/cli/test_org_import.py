@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import signal
 import subprocess
 from pathlib import Path
@@ -145,18 +144,13 @@ def test_ctrl_c_keeps_what_was_said_to_be_done_and_the_next_run_completes_it(cli
     with (folder / "many.csv").open("w", encoding="utf-8") as stream:
         stream.write("external_id,name\n")
         stream.writelines(f"x-{number},Company Number {number}\n" for number in range(total))
-    with subprocess.Popen(
-        [*ORGSTEAD, "org", "import", "many.csv", "-o", "jsonl"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    ) as process:
+    command = [*ORGSTEAD, "org", "import", "many.csv", "-o", "jsonl"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         said = [json.loads(process.stdout.readline())]
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=60)
-    said += [json.loads(line) for line in rest.splitlines()]
+        said += [json.loads(line) for line in process.stdout]
+        process.wait(timeout=60)
     assert process.returncode == 130
     assert 0 < len(said) < total
 

@@ -69,6 +69,7 @@ def _account(
             write.writerow([csv_cell(value) for value in asdict(outcome).values()])
         if outcome.result is Result.REFUSED and totals[Result.REFUSED] <= SHOWN_REFUSALS:
             out.say(f"line {outcome.line}: refused: {outcome.reason}")
+    sys.stdout.flush()  # what is durable is said, whatever ends the import
 
 
 def _summarize(out: Output, totals: Counter[Result], seconds: float) -> None:
