@@ -94,7 +94,8 @@ def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
 
     Raises ``InvalidName``, ``InvalidSlug``, ``NameReserved``, ``UnknownPlan``, ``InvalidInput``.
     """
-    at, org_id = app.clock(), kit.new_id("org")
+    by, org_id = operations.beginning(app, actor), kit.new_id("org")
+    at = by.at
     name = names.checked_name(new.name)
     slug = names.checked_slug(new.slug) if new.slug is not None else names.derived_slug(name)
     organization = Organization(
@@ -108,7 +109,7 @@ def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
         created_at=at,
         updated_at=at,
     )
-    operation = operations.begun(CREATE, organization, actor, {}, at, app.owner)
+    operation = operations.begun(CREATE, organization, by, {})
     membership = None
     if new.owner:
         membership = Membership(org_id=org_id, user_id=new.owner.id, role=Role.OWNER, created_at=at, updated_at=at)

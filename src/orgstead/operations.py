@@ -95,10 +95,26 @@ def register(kind: Kind) -> None:
 # --- beginning ------------------------------------------------------------------------------------------------------
 
 
-def begun(
-    kind: str, organization: Organization, actor: Actor, payload: Mapping[str, Json], at: datetime, owner: str
-) -> Operation:
-    """A new operation of the organization, leased to this process; to be added together with its first changes."""
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """Who begins an operation, when, and in which process (``App.owner``): what the transaction needs of the App."""
+
+    actor: Actor
+    at: datetime
+    owner: str
+
+
+def beginning(app: App, actor: Actor) -> Beginning:
+    """The actor begins something now, in this process."""
+    return Beginning(actor, app.clock(), app.owner)
+
+
+def begun(kind: str, organization: Organization, by: Beginning, payload: Mapping[str, Json]) -> Operation:
+    """A new operation of the organization, leased to this process; to be added together with its first changes.
+
+    Raises ``OperationInProgress``.
+    """
+    actor, at = by.actor, by.at
     if organization.operation_id is not None:
         raise OperationInProgress
     return Operation(
@@ -109,7 +125,7 @@ def begun(
         step=KINDS[kind].steps[0].name,
         payload={**payload, "actor": {"id": actor.id, "request_id": actor.request_id, "address": actor.address}},
         actor=actor.id,
-        lease_owner=owner,
+        lease_owner=by.owner,
         lease_until=at + LEASE,
         created_at=at,
         updated_at=at,

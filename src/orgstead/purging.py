@@ -55,23 +55,23 @@ async def purge(app: App, org_id: str, actor: Actor) -> Operation:
 
     Raises ``NotFound``, ``StatusConflict``, ``OperationInProgress``.
     """
-    operation = await app.storage.run(SCOPE, write_intent, org_id, app, actor)
+    by = operations.beginning(app, actor)
+    operation = await app.storage.run(SCOPE, write_intent, org_id, by, app.settings.name_quarantine_days)
     await failpoint("delete.after_close")
     return await operations.finish(app, operation, within=operations.WAIT_SECONDS)
 
 
-async def write_intent(tx: Transaction, org_id: str, app: App, actor: Actor) -> Operation:
+async def write_intent(tx: Transaction, org_id: str, by: operations.Beginning, quarantine_days: int) -> Operation:
     """Nothing brings the organization back once this is written: it is purging until it is gone."""
-    at = app.clock()
     organization = await for_change(tx, org_id, None, OrganizationStatus.CLOSED)
     owners = await tx.page(tables.memberships, {"org_id": org_id, "role": Role.OWNER}, limit=1)
     payload = {
         "held_for": owners[0].user_id if owners else None,
-        "quarantine_days": app.settings.name_quarantine_days,
+        "quarantine_days": quarantine_days,
     }
-    operation = operations.begun(PURGE, organization, actor, payload, at, app.owner)
+    operation = operations.begun(PURGE, organization, by, payload)
     await tx.add(tables.operations, operation)
-    purging = lifecycle.moved(organization, lifecycle.PURGING, at, operation_id=operation.id)
+    purging = lifecycle.moved(organization, lifecycle.PURGING, by.at, operation_id=operation.id)
     await tx.replace(tables.organizations, purging)
     return operation
 

@@ -59,7 +59,14 @@ async def rename(
     slug = names.checked_slug(new.slug) if new.slug is not None else names.derived_slug(name)
     try:
         operation = await app.storage.run(
-            SCOPE, write_intent, org_id, replace(new, name=name), slug, app, actor, remember
+            SCOPE,
+            write_intent,
+            org_id,
+            replace(new, name=name),
+            slug,
+            operations.beginning(app, actor),
+            timedelta(days=app.settings.name_quarantine_days),
+            remember,
         )
     except AlreadyExists as error:
         if error.constraint == tables.slugs.key_constraint:
@@ -78,22 +85,24 @@ async def write_intent(
     org_id: str,
     new: NewName,
     slug: str,
-    app: App,
-    actor: Actor,
+    by: operations.Beginning,
+    quarantine: timedelta,
     remember: IdempotentResponse | None,
 ) -> Operation | None:
-    """Rename at once where the directory alone is concerned; otherwise claim the name and begin the operation."""
-    at = app.clock()
+    """Rename at once where the directory alone is concerned; otherwise claim the name and begin the operation.
+
+    ``quarantine`` is how long a redirect that is one too many stays out of others' reach.
+    """
+    actor, at = by.actor, by.at
     organization = await for_change(tx, org_id, new.if_version, OrganizationStatus.ACTIVE)
     placement = await tx.get(tables.placements, org_id)
     if slug != organization.slug:
         await slugs.claim(tx, slug, org_id, actor.id, at)
-        until = at + timedelta(days=app.settings.name_quarantine_days)
-        await slugs.redirect(tx, organization.slug, until)
+        await slugs.redirect(tx, organization.slug, at + quarantine)
     operation = None
     if slug != organization.slug and placements.is_named_by_slug(placement, organization):
         payload = {"name": new.name, "slug": slug, "space": names.space_name(slug, org_id, "slug")}
-        operation = operations.begun(RENAME, organization, actor, payload, at, app.owner)
+        operation = operations.begun(RENAME, organization, by, payload)
         await tx.add(tables.operations, operation)
         await tx.replace(tables.organizations, replace(organization, operation_id=operation.id, updated_at=at))
         await tx.replace(tables.placements, replace(placement, state=PlacementState.MOVING))

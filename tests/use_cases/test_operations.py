@@ -139,7 +139,7 @@ async def test_one_operation_of_an_organization_at_a_time(app: App, clock: apps.
             await app.run(apps.SCOPE, change, operation.org_id, actor=apps.TESTER, at=at)
     organization = (await apps.rows(app, tables.organizations))[0]
     with pytest.raises(OperationInProgress):
-        operations.begun(renaming.RENAME, organization, apps.TESTER, {}, at, app.owner)
+        operations.begun(renaming.RENAME, organization, operations.beginning(app, apps.TESTER), {})
     await apps.recover(app)
 
 
