@@ -9,14 +9,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from orgstead import idempotency
+from orgstead import idempotency, organizations
 from orgstead.api import application
 from orgstead.api.limits import Application
+from orgstead.audit import SYSTEM
 from orgstead.errors import FailpointReached
 from orgstead.failpoints import arm
 from orgstead.storage import tables
 from orgstead.worker import expire
-from tests.api.actors import PASSWORD, Person, Service, problem
+from tests.api.actors import PASSWORD, SCOPE, Person, Service, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -45,17 +46,64 @@ async def test_a_repeated_create_has_its_effect_once_and_the_same_answer(service
 
 async def test_a_replay_has_the_headers_of_the_answer(service: Service) -> None:
     acme = await service.organization("Acme")
-    for path, body in (("/v1/organizations", {"name": "Nova"}), (acme.path + "/suspend", None)):
-        first = await service.ask("POST", path, acme.owner, body, key=KEY)
-        again = await service.ask("POST", path, acme.owner, body, key=KEY)
-        if path.endswith("suspend"):
-            # The guard comes first: a suspended organization answers nothing, not even what it answered before.
-            problem(again, 423, "organization.suspended")
-        else:
-            assert (again.headers["etag"], again.headers["location"]) == (
-                first.headers["etag"],
-                first.headers["location"],
-            )
+    first = await service.ask("POST", "/v1/organizations", acme.owner, {"name": "Nova"}, key=KEY)
+    again = await service.ask("POST", "/v1/organizations", acme.owner, {"name": "Nova"}, key=KEY)
+    assert (again.headers["etag"], again.headers["location"]) == (first.headers["etag"], first.headers["location"])
+
+
+async def test_a_suspension_is_replayed_to_the_organization_that_it_suspended(service: Service) -> None:
+    acme = await service.organization("Acme")
+    first = await service.ask("POST", acme.path + "/suspend", acme.owner, key=KEY)
+    again = await service.ask("POST", acme.path + "/suspend", acme.owner, key=KEY)
+    assert (first.status_code, again.status_code) == (200, 200)
+    assert (again.content, again.headers["etag"]) == (first.content, first.headers["etag"])
+    assert again.headers["idempotent-replayed"] == "true"
+    for key in (None, KEY + "1"):
+        other = await service.ask("POST", acme.path + "/suspend", acme.owner, key=key)
+        problem(other, 423, "organization.suspended")
+
+
+POSTS: dict[str, tuple[str, Any, int]] = {
+    "rename": ("{}/rename", {"name": "Nova"}, 200),
+    "plan": ("{}/plan", {"plan": "pro"}, 200),
+    "reactivate": ("{}/reactivate", None, 200),
+    "restore": ("{}/restore", None, 200),
+    "create": ("/v1/organizations", {"name": "Nova"}, 201),
+    "password": ("/v1/auth/password", {"current_password": PASSWORD, "new_password": "a very new password"}, 204),
+}
+
+
+@pytest.mark.parametrize("name", POSTS)
+async def test_what_was_answered_is_answered_again_whatever_became_of_the_organization(
+    service: Service, name: str
+) -> None:
+    before = {"reactivate": service.suspended, "restore": service.closed}.get(name, service.organization)
+    acme = await before("Acme")
+    path, body, status = POSTS[name]
+    path = path.format(acme.path)
+    first = await service.ask("POST", path, acme.owner, body, key=KEY)
+    await service.app.run(SCOPE, organizations.suspend, acme.id, organizations.OWNER, actor=SYSTEM, at=service.watch())
+    again = await service.ask("POST", path, acme.owner, body, key=KEY)
+    assert (first.status_code, again.status_code) == (status, status), again.text
+    assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")
+
+
+@pytest.mark.parametrize("name", [name for name in POSTS if name not in ("reactivate", "restore")])
+async def test_a_new_key_does_nothing_for_a_suspended_organization(service: Service, name: str) -> None:
+    acme = await service.suspended("Acme")
+    path, body, _ = POSTS[name]
+    before = await rows(service), await service.located(acme.id), await service.rows(tables.audit_entries)
+    for person in (acme.owner, acme.viewer):
+        answer = await service.ask("POST", path.format(acme.path), person, body, key=KEY)
+        problem(answer, 423, "organization.suspended")
+    assert (await rows(service), await service.located(acme.id), await service.rows(tables.audit_entries)) == before
+
+
+async def test_only_a_post_has_an_answer_to_repeat(service: Service) -> None:
+    acme = await service.suspended("Acme")
+    sent = (("GET", acme.path, None), ("PATCH", acme.path, {"name": "Nova"}), ("DELETE", acme.path, None))
+    for method, path, body in sent:
+        problem(await service.ask(method, path, acme.owner, body, key=KEY), 423, "organization.suspended")
 
 
 @pytest.mark.parametrize(("path", "body"), [("/rename", {"name": "Nova"}), ("/plan", {"plan": "pro"})])

@@ -73,6 +73,19 @@ def test_an_operation_is_described(method: str, path: str, operation: dict[str, 
     assert operation["tags"]
 
 
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("organizations_suspend", "nobody can log in"),
+        ("organizations_reactivate", "only the operator can reactivate it"),
+        ("auth_logout", "also with its ``Idempotency-Key``"),
+    ],
+)
+def test_what_cannot_be_taken_back_by_oneself_is_told_before(name: str, told: str) -> None:
+    (description,) = [operation["description"] for _, _, operation in OPERATIONS if operation["operationId"] == name]
+    assert told in " ".join(description.split())
+
+
 def test_every_operation_has_a_title_of_its_own() -> None:
     titles = [operation["summary"] for _, _, operation in OPERATIONS]
     assert len(set(titles)) == len(titles)

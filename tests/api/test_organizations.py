@@ -366,6 +366,17 @@ async def test_a_suspension_stops_everyone_until_the_owner_ends_it(service: Serv
     assert (await service.ask("GET", acme.path, acme.viewer)).status_code == 200
 
 
+async def test_an_owner_reactivates_with_the_session_they_have_and_cannot_log_in_for_another(service: Service) -> None:
+    acme = await service.organization("Acme")
+    login = {"email": acme.owner.email, "password": PASSWORD}
+    refresh_token = (await service.ask("POST", "/v1/auth/login", body=login)).json()["refresh_token"]
+    await service.ask("POST", acme.path + "/suspend", acme.owner)
+    problem(await service.ask("POST", "/v1/auth/login", body=login), 401, "auth.bad_credentials")
+    granted = await service.ask("POST", "/v1/auth/refresh", body={"refresh_token": refresh_token})
+    headers = {"authorization": f"Bearer {granted.json()['access_token']}"}
+    assert (await service.ask("POST", acme.path + "/reactivate", headers=headers)).json()["status"] == "active"
+
+
 async def test_what_the_operator_suspended_an_owner_cannot_reactivate(service: Service) -> None:
     acme = await service.suspended("Acme", by=OPERATOR)
     answer = await service.ask("POST", acme.path + "/reactivate", acme.owner)

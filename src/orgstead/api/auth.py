@@ -82,7 +82,10 @@ async def refresh(request: Request, body: schemas.Refresh) -> Response:
     responses=problems(400, 401, 409, 422),
 )
 async def logout(caller: CanLogOut) -> Response:
-    """End the session: its tokens are refused from the next request on."""
+    """End the session: its tokens are refused from the next request on.
+
+    So is this request when it is sent again, also with its ``Idempotency-Key``: a 401 then says that it had its effect.
+    """
 
     async def work() -> Answer:
         await sessions.logout(caller.app, caller.principal.session.id, actor=caller.actor)

@@ -13,9 +13,9 @@ from orgstead.access import ACTIVE, Principal, authenticate, authorize
 from orgstead.api.preconditions import NO_VERSION, version_if_matched
 from orgstead.app import App
 from orgstead.audit import Actor
-from orgstead.errors import InvalidToken, PreconditionFailed, Unauthenticated
+from orgstead.errors import InvalidToken, PreconditionFailed, Suspended, Unauthenticated
 from orgstead.model import OrganizationStatus, User
-from orgstead.policy import Permission
+from orgstead.policy import Permission, allowed
 from orgstead.storage import tables
 from orgstead.storage.port import OrgScope, SystemScope, Transaction
 
@@ -32,6 +32,8 @@ class Caller:
     app: App
     principal: Principal
     request: Request
+    refusal: Suspended | None = None
+    """Why nothing new may be done: the caller may only be given again what a POST of theirs was answered before."""
 
     @property
     def org_id(self) -> str:
@@ -116,19 +118,30 @@ def can(permission: Permission, statuses: Collection[OrganizationStatus] = ACTIV
     """
 
     @guard
-    async def allowed(request: Request) -> Caller:
+    async def may(request: Request) -> Caller:
         return await authenticated(request, permission, statuses)
 
-    return allowed
+    return may
 
 
 async def authenticated(request: Request, permission: Permission, statuses: Collection[OrganizationStatus]) -> Caller:
-    """The caller, if the access token is valid and allows this. Raises what ``access`` raises."""
+    """The caller, if the access token is valid and allows this. Raises what ``access`` raises.
+
+    A POST with an Idempotency-Key is let pass although the organization is suspended, with the ``refusal`` that
+    ``idempotent`` raises unless the key has an answer: it is due also where the status has changed since, most of all
+    by that very request.
+    """
     app = app_of(request)
     claims = app.tokens.verify_access(bearer_token(request))
     found = await app.storage.access(claims.org_id, claims.user_id, claims.session_id)
     principal = authenticate(found, claims, app.clock())
-    authorize(principal, permission, statuses, named=request.scope["path_params"].get("organization_id"))
+    try:
+        authorize(principal, permission, statuses, named=request.scope["path_params"].get("organization_id"))
+    except Suspended as refusal:
+        repeatable = request.scope["method"] == "POST" and values_of(request, b"idempotency-key")
+        if not repeatable or not allowed(principal.membership.role, permission):
+            raise
+        return Caller(app, principal, request, refusal)
     return Caller(app, principal, request)
 
 

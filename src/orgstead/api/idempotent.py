@@ -1,7 +1,8 @@
 """The Idempotency-Key header: every POST answers through one of the three functions here.
 
 ``once`` is for an effect of one transaction, ``journalled`` for one of several (creating, renaming), ``sealed`` for an
-answer that carries a secret, which is stored encrypted. Without the header they only do the work.
+answer that carries a secret, which is stored encrypted. Without the header they only do the work. What a key was
+answered before comes first; only then the ``refusal`` that a guard has left to them is raised.
 """
 
 from __future__ import annotations
@@ -40,17 +41,26 @@ SCOPE = SystemScope("idempotency")
 
 @dataclass(frozen=True, slots=True)
 class Who:
-    """Whose key it is: keys of different principals and organizations never meet."""
+    """Whose key it is: keys of different principals and organizations never meet.
+
+    ``refusal`` is why they may do nothing new, if that is so.
+    """
 
     org_id: str
     principal: str
+    refusal: OrgsteadError | None = None
+
+    def refuse(self) -> None:
+        """Raise the ``refusal``, now that there is nothing to repeat."""
+        if self.refusal is not None:
+            raise self.refusal
 
 
 ANONYMOUS = Who("", "anonymous")
 
 
 def who(caller: Caller | None) -> Who:
-    return Who(caller.org_id, caller.principal.user_id) if caller else ANONYMOUS
+    return Who(caller.org_id, caller.principal.user_id, caller.refusal) if caller else ANONYMOUS
 
 
 async def once(
@@ -61,14 +71,25 @@ async def once(
     **kwargs: P.kwargs,
 ) -> Response:
     """Run ``work`` in the caller's organization and answer with what ``answer`` makes of its result."""
-    row = await _row(caller.request, who(caller), secret=False)
+    asking = who(caller)
+    row = await _row(caller.request, asking, secret=False)
     if row is None:
         return _shown(answer(await caller.run(work, *args, **kwargs)))
     with _in_flight(caller.request, row):
         done, replayed = await caller.app.storage.run(
-            OrgScope(caller.org_id), idempotency.once, row, answer, work, *args, **kwargs
+            OrgScope(caller.org_id), idempotency.once, row, answer, _permitted(asking, work), *args, **kwargs
         )
     return _shown(_stored(done), replayed=replayed)
+
+
+def _permitted(
+    who: Who, work: Callable[Concatenate[Transaction, P], Awaitable[T]]
+) -> Callable[Concatenate[Transaction, P], Awaitable[T]]:
+    async def permitted(tx: Transaction, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        who.refuse()
+        return await work(tx, *args, **kwargs)
+
+    return permitted
 
 
 async def journalled(
@@ -89,6 +110,7 @@ async def journalled(
     with _in_flight(request, row):
         if found := await app.run(SCOPE, idempotency.held, row):
             return await _replay(app, found, again)
+        who.refuse()
         try:
             answer = await work(row)
         except Conflict:
@@ -128,6 +150,7 @@ async def sealed(
                 raise InvalidIdempotencyKey("What was answered to this key can no longer be read; use a new key.")
             return _shown(replace(_stored(found), body=body), replayed=True)
         try:
+            who.refuse()
             answer = await work()
         except OrgsteadError:
             if not repeatable:

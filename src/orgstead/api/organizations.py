@@ -231,7 +231,11 @@ _STATUS_PROBLEMS = problems(400, 401, 403, 404, 409, 412, 422, 423)
     responses=_STATUS_PROBLEMS,
 )
 async def suspend(caller: CanSuspendOrganization) -> Response:
-    """Refuse the organization's members from their next request on, until an owner reactivates it."""
+    """Refuse the organization's members from their next request on, until an owner reactivates it.
+
+    Sessions are kept, and can be refreshed, but nobody can log in: an owner who loses their session cannot come back,
+    and only the operator of the service can then reactivate the organization.
+    """
     return await idempotent.once(
         caller,
         _shown_by(caller),
@@ -252,7 +256,11 @@ async def suspend(caller: CanSuspendOrganization) -> Response:
     responses=_STATUS_PROBLEMS,
 )
 async def reactivate(caller: CanReactivateOrganization) -> Response:
-    """End a suspension. One by the operator of the service an owner cannot end."""
+    """End a suspension. One by the operator of the service an owner cannot end.
+
+    It takes an owner's session from before the suspension, as nobody can log in to a suspended organization; where none
+    is left, only the operator can reactivate it.
+    """
     return await idempotent.once(
         caller,
         _shown_by(caller),
