@@ -69,23 +69,28 @@ async def located(tx: Transaction, organizations: Sequence[Organization]) -> lis
     return [Located(o, by_id[o.id]) for o in organizations if o.id in by_id]
 
 
-async def of_user(tx: Transaction, user_id: str, *, after: str | None, limit: int) -> tuple[list[Located], str | None]:
-    """The organizations that a person is a member of, in the order of their ids; those being made or purged not.
+async def of_user(
+    tx: Transaction, user_id: str, *, after: str | None, limit: int, newest_first: bool = False
+) -> tuple[list[Located], str | None]:
+    """The organizations that a person is a member of, oldest first or last; those being made or purged not.
 
     At most ``limit`` of them, and the id after which to go on (None at the end). There may be fewer and still more to
     come, because what is hidden counts too.
     """
+    # Ids sort by age.
     memberships = await tx.page(
         tables.memberships,
         {"user_id": user_id},
-        order=("org_id",),
+        order=("-org_id" if newest_first else "org_id",),
         after=None if after is None else (after, user_id),
         limit=limit + 1,
     )
     more = len(memberships) > limit
     found = await tx.find_many(tables.organizations, [(m.org_id,) for m in memberships[:limit]])
     hidden = {OrganizationStatus.PROVISIONING, OrganizationStatus.PURGING}
-    shown = await located(tx, sorted((o for o in found if o.status not in hidden), key=lambda o: o.id))
+    shown = await located(
+        tx, sorted((o for o in found if o.status not in hidden), key=lambda o: o.id, reverse=newest_first)
+    )
     return shown, memberships[limit - 1].org_id if more else None
 
 

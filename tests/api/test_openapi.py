@@ -117,6 +117,24 @@ def test_every_post_takes_an_idempotency_key(method: str, path: str, operation: 
     assert ("Idempotency-Key" in headers) is (method == "post")
 
 
+@operations
+def test_what_is_read_one_at_a_time_has_a_tag(method: str, path: str, operation: dict[str, Any]) -> None:
+    """And with it If-None-Match and 304; lists, and answers that are no resource, have none."""
+    single = {"organizations_get", "org_get", "me_get", "operations_get"}
+    headers = [p["name"] for p in operation.get("parameters", []) if p["in"] == "header"]
+    assert ("304" in operation["responses"]) is ("If-None-Match" in headers) is (operation["operationId"] in single)
+    tagged = {status for status, response in operation["responses"].items() if "ETag" in response["headers"]}
+    changing = {"organizations_create": "201", "org_update": "200", "organizations_update": "200"}
+    changing |= dict.fromkeys([f"organizations_{verb}" for verb in _VERBS], "200")
+    expected = (
+        {"200", "304"} if operation["operationId"] in single else {changing.get(operation["operationId"])} - {None}
+    )
+    assert tagged == expected
+
+
+_VERBS = ("rename", "change_plan", "suspend", "reactivate", "restore")
+
+
 def test_every_model_of_a_request_refuses_what_it_does_not_know_and_converts_nothing() -> None:
     models = [model for model in vars(schemas).values() if isinstance(model, type) and issubclass(model, schemas.Input)]
     used = {

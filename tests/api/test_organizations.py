@@ -172,14 +172,37 @@ async def test_a_foreign_and_a_missing_organization_are_the_same_answer(service:
     assert foreign.headers == missing.headers == garbage.headers
 
 
-async def test_who_has_the_current_tag_is_told_so_without_a_body(service: Service) -> None:
+@pytest.mark.parametrize("path", ["{own}", "/org/get?organization_name=acme", "/v1/me", "/v1/operations/{operation}"])
+async def test_who_has_the_current_tag_is_told_so_without_a_body(service: Service, path: str) -> None:
     acme = await service.organization("Acme")
-    tag = (await service.ask("GET", acme.path, acme.viewer)).headers["etag"]
+    (operation,) = await service.rows(tables.operations, org_id=acme.id)
+    path = path.format(own=acme.path, operation=operation.id)
+    tag = (await service.ask("GET", path, acme.viewer)).headers["etag"]
     for header in (tag, f'"x", {tag}', f"W/{tag}", "*"):
-        answer = await service.ask("GET", acme.path, acme.viewer, headers={"if-none-match": header})
+        answer = await service.ask("GET", path, acme.viewer, headers={"if-none-match": header})
         assert (answer.status_code, answer.content, answer.headers["etag"]) == (304, b"", tag)
-    answer = await service.ask("GET", acme.path, acme.viewer, headers={"if-none-match": '"x"'})
-    assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+    answer = await service.ask("GET", path, acme.viewer, headers={"if-none-match": '"x"'})
+    assert (answer.status_code, answer.headers["etag"]) == (200, tag)
+
+
+async def test_who_may_not_read_is_not_told_that_nothing_changed(service: Service) -> None:
+    acme, other = await service.organization("Acme"), await service.organization("Other")
+    (operation,) = await service.rows(tables.operations, org_id=acme.id)
+    for path in (acme.path, "/org/get?organization_name=acme", f"/v1/operations/{operation.id}"):
+        answer = await service.ask("GET", path, other.owner, headers={"if-none-match": "*"})
+        problem(answer, 404, "resource.not_found")
+
+
+async def test_the_tag_of_an_account_is_of_what_is_shown(service: Service) -> None:
+    acme = await service.organization("Acme")
+    user = (await service.rows(tables.users, id=acme.admin.user_id))[0]
+    again = await service.logged_in(acme.organization, user, Role.ADMIN)
+    tags = [(await service.ask("GET", "/v1/me", person)).headers["etag"] for person in (acme.admin, again, acme.owner)]
+    assert len(set(tags)) == len(tags)
+    await service.ask("PUT", "/org/update", again, {"email": "new@acme.example.com"})
+    changed = await service.ask("GET", "/v1/me", again, headers={"if-none-match": tags[1]})
+    assert (changed.status_code, changed.json()["email"]) == (200, "new@acme.example.com")
 
 
 async def test_every_change_of_the_body_changes_the_tag(service: Service) -> None:
@@ -200,14 +223,15 @@ async def test_every_change_of_the_body_changes_the_tag(service: Service) -> Non
     assert seen[read.headers["etag"]] == read.content
 
 
-async def test_the_list_is_of_the_callers_own_organizations_page_by_page(service: Service) -> None:
+@pytest.mark.parametrize("order", [None, "created_at", "-created_at"])
+async def test_the_list_is_of_the_callers_own_organizations_page_by_page(service: Service, order: str | None) -> None:
     acme, other = await service.organization("Acme"), await service.organization("Other")
     wanted = [acme.id]
     for number in range(4):
         made = await service.ask("POST", "/v1/organizations", acme.owner, {"name": f"Further {number}"})
         wanted.append(made.json()["id"])
     found: list[str] = []
-    query = "?limit=2"
+    first = query = "?limit=2" + (f"&order={order}" if order else "")
     while True:
         page = (await service.ask("GET", "/v1/organizations" + query, acme.owner)).json()
         assert page["object"] == "list"
@@ -215,9 +239,22 @@ async def test_the_list_is_of_the_callers_own_organizations_page_by_page(service
         found += [organization["id"] for organization in page["data"]]
         if page["next_cursor"] is None:
             break
-        query = f"?limit=2&cursor={page['next_cursor']}"
-    assert found == sorted(wanted)
+        query = f"{first}&cursor={page['next_cursor']}"
+    assert found == (wanted[::-1] if order == "-created_at" else wanted)
     assert other.id not in found
+
+
+async def test_a_cursor_is_good_for_its_own_order_only(service: Service) -> None:
+    acme = await service.organization("Acme")
+    await service.ask("POST", "/v1/organizations", acme.owner, {"name": "Further"})
+    orders = {"created_at": "-created_at", "-created_at": "created_at"}
+    for order, opposite in orders.items():
+        path = f"/v1/organizations?limit=1&order={order}"
+        cursor = (await service.ask("GET", path, acme.owner)).json()["next_cursor"]
+        answer = await service.ask("GET", f"/v1/organizations?cursor={cursor}&order={opposite}", acme.owner)
+        problem(answer, 400, "cursor.invalid")
+    implied = await service.ask("GET", f"/v1/organizations?cursor={cursor}", acme.owner)
+    problem(implied, 400, "cursor.invalid")
 
 
 async def test_a_cursor_is_good_for_its_own_list_and_person_only(service: Service) -> None:
@@ -235,6 +272,7 @@ async def test_a_cursor_is_good_for_its_own_list_and_person_only(service: Servic
 
 BAD_QUERIES = """
 limit=0 limit=201 limit=-1 limit=1e3 limit= limit=NaN limit=%201 limit=1_0 limit=1&limit=2 offset=5 filter[org_id]=x
+order= order=name order=-id order=CREATED_AT order=%2Bcreated_at order=created_at&order=-created_at
 """
 
 

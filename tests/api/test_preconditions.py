@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from orgstead.api.preconditions import etag, is_unchanged, version_if_matched
+from orgstead.api.preconditions import content_tag, etag, is_unchanged, version_if_matched
 from orgstead.errors import PreconditionFailed
 from orgstead.storage import tables
 from tests.rows import sample
@@ -23,6 +23,15 @@ def test_a_tag_changes_with_either_row_and_is_never_the_same_for_two_states() ->
         for place in (1, 11, 111)
     ]
     assert len(set(tags)) == len(tags)
+
+
+def test_a_tag_of_content_is_one_for_each_content_and_well_formed() -> None:
+    bodies = [b"", b"{}", b'{"a":1}', b'{"a":2}']
+    tags = [content_tag(body) for body in bodies]
+    assert len(set(tags)) == len(tags)
+    assert tags == [content_tag(body) for body in bodies]
+    for tag in tags:
+        assert is_unchanged([b'"x", ' + tag], tag)
 
 
 @pytest.mark.parametrize("fields", [[], [b""], [b"*"], [b" * "]])

@@ -10,7 +10,7 @@ from fastapi import Depends
 from starlette.requests import Request
 
 from orgstead.access import ACTIVE, Principal, authenticate, authorize
-from orgstead.api.preconditions import NO_VERSION, version_if_matched
+from orgstead.api.preconditions import NO_VERSION, is_unchanged, version_if_matched
 from orgstead.app import App
 from orgstead.audit import Actor
 from orgstead.errors import InvalidToken, PreconditionFailed, Suspended, Unauthenticated
@@ -60,6 +60,11 @@ class Caller:
             return self.if_match
         except PreconditionFailed:
             return NO_VERSION
+
+    def has_seen(self, tag: bytes) -> bool:
+        """Does If-None-Match say that the client has the state of this tag? Then it need not be sent."""
+        fields = values_of(self.request, b"if-none-match")
+        return bool(fields) and is_unchanged(fields, tag)
 
     async def run(
         self,

@@ -29,6 +29,10 @@ ALWAYS = (400, 408, 414, 431, 500, 503)
 WITH_BODY = (413, 415, 422)
 
 
+UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-Match` has it."}}
+"""``responses`` of a route that reads one resource."""
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """``responses`` of a route that may answer with these statuses, and with those that any may answer with."""
     schema = {"$ref": "#/components/schemas/Problem"}

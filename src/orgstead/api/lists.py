@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 import orjson
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -16,6 +16,7 @@ from orgstead.errors import InvalidCursor
 
 DEFAULT_LIMIT = 50
 MAX_LIMIT = 200
+NEWEST_FIRST: Final = "-created_at"
 
 _PLAIN_NUMBER = re.compile("[0-9]{1,9}")
 
@@ -35,7 +36,10 @@ class Page(BaseModel):
     limit: Annotated[int, BeforeValidator(_plain_number)] = Field(
         default=DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="How many at most."
     )
-    cursor: str | None = Field(default=None, description="`next_cursor` of the part before.")
+    cursor: str | None = Field(default=None, description="`next_cursor` of the part before, with the same `order`.")
+    order: Literal["created_at", "-created_at"] = Field(
+        default="created_at", description="Oldest first, or newest first with `-created_at`."
+    )
 
 
 def after(app: App, cursor: str | None, binding: Sequence[str]) -> list[Value] | None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import orjson
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from orgstead.api import schemas, views
 from orgstead.api.caller import CanUseOwnAccount
-from orgstead.api.documented import problems
+from orgstead.api.documented import UNCHANGED, problems
 from orgstead.api.guarded import GuardedRoute
-from orgstead.api.responses import Json
 
 router = APIRouter(tags=["Account"], route_class=GuardedRoute)
 
@@ -20,10 +18,10 @@ router = APIRouter(tags=["Account"], route_class=GuardedRoute)
     operation_id="me_get",
     summary="Read your account",
     response_model=schemas.Me,
-    responses=problems(401, 423),
+    responses={**UNCHANGED, **problems(401, 423)},
 )
 async def get(caller: CanUseOwnAccount) -> Response:
     """The caller, and the organization that the access token is for."""
     principal = caller.principal
     user = await caller.account()
-    return Json(orjson.dumps(views.me(user, principal.membership, principal.session.id)))
+    return views.read(caller, views.me(user, principal.membership, principal.session.id))

@@ -50,7 +50,7 @@ _IF_NONE_MATCH = {
     "description": "An `ETag` that the client has; 304 if it is still current.",
     "schema": {"type": "string"},
 }
-_ETAG = {"description": "Changes with the organization.", "schema": {"type": "string"}}
+_ETAG = {"description": "Changes with what is shown.", "schema": {"type": "string"}}
 _REQUEST_ID = {"description": "Names the request in the service's log.", "schema": {"type": "string"}}
 _RETRY_AFTER = {"description": "Seconds to wait.", "schema": {"type": "integer"}}
 _CHALLENGE = {"description": "How to authenticate (RFC 6750).", "schema": {"type": "string"}}
@@ -133,7 +133,8 @@ def _complete_operation(operation: dict[str, Any], path: str, method: str, route
             headers["Retry-After"] = _RETRY_AFTER
         if status == "401":
             headers["WWW-Authenticate"] = _CHALLENGE
-        if "organization" in operation["operationId"] and status in ("200", "201"):
+        single = "304" in responses or route.response_model is schemas.Organization
+        if single and status in ("200", "201", "304"):
             headers["ETag"] = _ETAG
 
 

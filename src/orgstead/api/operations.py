@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import re
 
-import orjson
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from orgstead import operations
 from orgstead.api import schemas, views
 from orgstead.api.caller import CanReadOperations
-from orgstead.api.documented import problems
+from orgstead.api.documented import UNCHANGED, problems
 from orgstead.api.guarded import GuardedRoute
-from orgstead.api.responses import Json
 from orgstead.errors import NotFound
 
 router = APIRouter(tags=["Operations"], route_class=GuardedRoute)
@@ -26,7 +24,7 @@ _ID = re.compile("op_[0-9a-hjkmnp-tv-z]{26}")
     operation_id="operations_get",
     summary="Read an operation",
     response_model=schemas.Operation,
-    responses=problems(401, 404, 423),
+    responses={**UNCHANGED, **problems(401, 404, 423)},
 )
 async def get(caller: CanReadOperations) -> Response:
     """An operation of the caller's organization: its step, progress and error."""
@@ -34,4 +32,4 @@ async def get(caller: CanReadOperations) -> Response:
     if not _ID.fullmatch(operation_id):
         raise NotFound
     found = await caller.read(operations.get, caller.org_id, operation_id)
-    return Json(orjson.dumps(views.operation(found)))
+    return views.read(caller, views.operation(found))

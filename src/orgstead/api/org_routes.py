@@ -20,7 +20,7 @@ from orgstead.api.caller import (
     app_of,
     public,
 )
-from orgstead.api.documented import WITH_BODY, problems
+from orgstead.api.documented import UNCHANGED, WITH_BODY, problems
 from orgstead.api.faults import pointed, said_once
 from orgstead.api.guarded import GuardedRoute
 from orgstead.api.organizations import READ_CREATED, deleted
@@ -105,13 +105,13 @@ async def _with_owner(tx: Transaction, org_id: str) -> tuple[Located, User]:
     operation_id="org_get",
     summary="Read your organization by name",
     response_model=schemas.Organization,
-    responses=problems(401, 404, 422, 423),
+    responses={**UNCHANGED, **problems(401, 404, 422, 423)},
     dependencies=[Depends(said_once)],
 )
 async def get(caller: CanReadOrganization, query: Annotated[Named, Query()]) -> Response:
     """The organization of that name or slug, if it is the caller's own."""
     await _refuse_foreign(caller, query.organization_name)
-    return views.shown(caller.principal.organization, caller.principal.placement)
+    return views.read_organization(caller)
 
 
 async def _refuse_foreign(caller: Caller, text: str) -> None:

@@ -26,13 +26,10 @@ from orgstead.api.caller import (
     CanSuspendOrganization,
     CanUseOwnAccount,
     app_of,
-    values_of,
 )
-from orgstead.api.documented import WITH_BODY, problems
+from orgstead.api.documented import UNCHANGED, WITH_BODY, problems
 from orgstead.api.faults import pointed, said_once
 from orgstead.api.guarded import GuardedRoute
-from orgstead.api.preconditions import etag, is_unchanged
-from orgstead.api.responses import Empty
 from orgstead.api.signup import MayCreateOrganization, create_with_account, refuse_early, status_of
 from orgstead.creation import NewOrganization
 from orgstead.errors import ConfirmationRequired, InvalidInput, Problem, UnknownPlan
@@ -56,15 +53,11 @@ READ_CREATED = SystemScope("read created organization")
     operation_id="organizations_get",
     summary="Read an organization",
     response_model=schemas.Organization,
-    responses={304: {"description": "As `If-None-Match` has it."}, **problems(401, 404, 423)},
+    responses={**UNCHANGED, **problems(401, 404, 423)},
 )
 async def get(caller: CanReadOrganization) -> Response:
     """One organization: the caller's own."""
-    organization, placement = caller.principal.organization, caller.principal.placement
-    seen = values_of(caller.request, b"if-none-match")
-    if seen and is_unchanged(seen, tag := etag(organization, placement)):
-        return Empty(304, [(b"etag", tag)])
-    return views.shown(organization, placement)
+    return views.read_organization(caller)
 
 
 @router.get(
@@ -76,12 +69,17 @@ async def get(caller: CanReadOrganization) -> Response:
     dependencies=[Depends(said_once)],
 )
 async def page(caller: CanUseOwnAccount, query: Annotated[lists.Page, Query()]) -> Response:
-    """The organizations that the caller is a member of, in the order of their ids."""
+    """The organizations that the caller is a member of, oldest first, or newest first with ``order=-created_at``."""
     user_id, app = caller.principal.user_id, caller.app
-    binding = ("organizations_list", user_id)
+    binding = ("organizations_list", user_id, query.order)
     after = lists.after(app, query.cursor, binding)
     found, following = await app.storage.read(
-        LIST, organizations.of_user, user_id, after=str(after[0]) if after else None, limit=query.limit
+        LIST,
+        organizations.of_user,
+        user_id,
+        after=str(after[0]) if after else None,
+        limit=query.limit,
+        newest_first=query.order == lists.NEWEST_FIRST,
     )
     data = [views.organization(located.organization, located.placement) for located in found]
     return lists.shown(data, app.cursors.encode([following], binding) if following else None)

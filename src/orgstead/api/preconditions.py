@@ -1,7 +1,8 @@
-"""Entity tags (RFC 9110 §8.8.3, §13): which state of an organization a client has seen, and whether it still holds."""
+"""Entity tags (RFC 9110 §8.8.3, §13): which state of a resource a client has seen, and whether it still holds."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 
@@ -17,6 +18,11 @@ _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 def etag(organization: Organization, placement: Placement) -> bytes:
     """Changes whenever the shown organization does: what is shown is in these two rows, and each has a version."""
     return b'"%d.%d"' % (organization.version, placement.version)
+
+
+def content_tag(body: bytes) -> bytes:
+    """The tag of what is read only, and so needs no version: its content as it is sent."""
+    return b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode("ascii")
 
 
 def version_if_matched(fields: Iterable[bytes], organization: Organization, placement: Placement) -> int | None:

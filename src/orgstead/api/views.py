@@ -6,9 +6,11 @@ from datetime import datetime
 from typing import Any
 
 import orjson
+from starlette.responses import Response
 
-from orgstead.api.preconditions import etag
-from orgstead.api.responses import Json
+from orgstead.api.caller import Caller
+from orgstead.api.preconditions import content_tag, etag
+from orgstead.api.responses import Empty, Json
 from orgstead.idempotency import Answer
 from orgstead.kit import rfc3339
 from orgstead.model import Membership, Operation, Organization, Placement, User
@@ -22,6 +24,21 @@ def shown(organization_: Organization, placement: Placement) -> Json:
     """The organization as an answer, with its entity tag."""
     body = orjson.dumps(organization(organization_, placement))
     return Json(body, 200, [(b"etag", etag(organization_, placement))])
+
+
+def read_organization(caller: Caller) -> Response:
+    """The caller's organization as the answer to a GET: 304 where the client has it as it is."""
+    organization_, placement = caller.principal.organization, caller.principal.placement
+    if caller.has_seen(tag := etag(organization_, placement)):
+        return Empty(304, [(b"etag", tag)])
+    return shown(organization_, placement)
+
+
+def read(caller: Caller, shown_: dict[str, Any]) -> Response:
+    """Anything else that the caller reads, in the same way."""
+    body = orjson.dumps(shown_)
+    headers = [(b"etag", content_tag(body))]
+    return Empty(304, headers) if caller.has_seen(headers[0][1]) else Json(body, 200, headers)
 
 
 def answer(located: Located, status: int = 200, *, location: bool = False) -> Answer:
