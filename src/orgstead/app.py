@@ -12,7 +12,7 @@ from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 from orgstead import creation, kit, purging, renaming
 from orgstead.cursors import Cursors
 from orgstead.errors import ConfigurationError
-from orgstead.keys import Keys, load_or_create_key_file, parse_signing_keys
+from orgstead.keys import Keys, load_or_create_key_file, load_signing_keys
 from orgstead.passwords import Passwords
 from orgstead.placements import FIRST_CELL
 from orgstead.settings import Settings
@@ -110,11 +110,7 @@ class App:
         if secret is None and self.settings.mode == "dev":
             secret = load_or_create_key_file(self.settings.data_folder / KEY_FILE)
         files = [self.settings.jwt.key_file, *self.settings.jwt.retired_key_files]
-        try:
-            signing = [key for file in files if file for key in parse_signing_keys(file.read_bytes())]
-        except OSError as error:
-            raise ConfigurationError(f"A key file of jwt.key_file cannot be read: {error.strerror}.") from None
-        return Keys(secret, signing=signing)
+        return Keys(secret, signing=[key for file in files if file for key in load_signing_keys(file)])
 
     @cached_property
     def tokens(self) -> Tokens:

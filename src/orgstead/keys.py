@@ -144,9 +144,30 @@ def load_or_create_key_file(path: Path) -> str:
         raise ConfigurationError(
             f"The key file {path} cannot be read or made: {error.strerror}.", next=NEXT_KEY
         ) from error
+    _refuse_shared(path, mode)
+    return _checked_secret(content).decode("utf-8", "replace")
+
+
+def load_signing_keys(path: Path) -> tuple[SigningKey, ...]:
+    """The signing keys in a file, as ``parse_signing_keys`` reads them.
+
+    Raises ``ConfigurationError`` if others may read a private key (public ones are for everyone), or if it cannot be
+    read.
+    """
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            found = parse_signing_keys(file.read())
+    except OSError as error:
+        raise ConfigurationError(f"The key file {path} cannot be read: {error.strerror}.") from error
+    if any(key.private for key in found):
+        _refuse_shared(path, mode)
+    return found
+
+
+def _refuse_shared(path: Path, mode: int) -> None:
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
         raise ConfigurationError(f"Others may read the key file {path}.", next=f"chmod 600 {path}")
-    return _checked_secret(content).decode("utf-8", "replace")
 
 
 def parse_signing_keys(text: str | bytes) -> tuple[SigningKey, ...]:

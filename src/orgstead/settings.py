@@ -91,7 +91,9 @@ class JwtSettings(Group):
     ttl_seconds: int = Field(default=900, ge=30, le=900, description="Life of an access token.")
     issuer: str | None = Field(default=None, description="The `iss` claim. Empty: `public_url`.")
     audience: str = Field(default="orgstead", min_length=1, description="The `aud` claim.")
-    key_file: Path | None = Field(default=None, description="Private key (PEM) that signs with EdDSA or ES256.")
+    key_file: Path | None = Field(
+        default=None, description="Private key (PEM) that signs with EdDSA or ES256; nobody else may read its file."
+    )
     retired_key_files: Paths = Field(
         default=(),
         description="Public keys (PEM), whose tokens are still accepted after a rotation.",

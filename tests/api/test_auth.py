@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
-import pytest
+from pathlib import Path
 
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+from orgstead.errors import ConfigurationError
 from orgstead.model import Role
 from tests.api.actors import PASSWORD, Service, problem
+from tests.api.conftest import Services
 
 pytestmark = pytest.mark.anyio
 
@@ -180,3 +186,20 @@ async def test_a_token_does_not_outlive_its_organization_under_the_same_name(ser
     assert again.slug == acme.slug
     for path in ("/v1/me", again.path, acme.path):
         problem(await service.ask("GET", path, acme.owner), 401, "auth.token_invalid")
+
+
+async def test_a_service_does_not_start_with_a_signing_key_that_others_may_read(
+    services: Services, tmp_path: Path
+) -> None:
+    path = tmp_path / "signing.pem"
+    key = Ed25519PrivateKey.generate()
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(0o644)
+    with pytest.raises(ConfigurationError) as refused:
+        async with services(jwt={"algorithm": "EdDSA", "key_file": path}):
+            pass
+    assert refused.value.next == f"chmod 600 {path}"
+    path.chmod(0o600)
+    async with services(jwt={"algorithm": "EdDSA", "key_file": path}) as service:
+        (published,) = (await service.ask("GET", "/.well-known/jwks.json")).json()["keys"]
+        assert (published["alg"], "d" in published) == ("EdDSA", False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import stat
 import subprocess
@@ -19,7 +20,7 @@ from hypothesis import strategies as st
 
 from orgstead.base64url import from_base64url, to_base64url
 from orgstead.errors import ConfigurationError
-from orgstead.keys import PURPOSES, Keys, load_or_create_key_file, parse_signing_keys
+from orgstead.keys import PURPOSES, Keys, load_or_create_key_file, load_signing_keys, parse_signing_keys
 
 SECRET = secrets.token_urlsafe(48)
 
@@ -213,6 +214,31 @@ def pem(
 
 def public_pem(key: ed25519.Ed25519PrivateKey | ec.EllipticCurvePrivateKey) -> bytes:
     return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660, 0o644, 0o777])
+def test_a_private_signing_key_that_others_may_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "signing.pem"
+    path.write_bytes(pem(ed25519.Ed25519PrivateKey.generate()))
+    path.chmod(mode)
+    with pytest.raises(ConfigurationError) as refused:
+        load_signing_keys(path)
+    assert refused.value.next == f"chmod 600 {path}"
+    path.chmod(0o600)
+    assert [key.private for key in load_signing_keys(path)] == [True]
+
+
+def test_a_public_key_is_for_everyone(tmp_path: Path) -> None:
+    path = tmp_path / "retired.pem"
+    path.write_bytes(public_pem(ed25519.Ed25519PrivateKey.generate()))
+    path.chmod(0o644)
+    assert [key.private for key in load_signing_keys(path)] == [False]
+
+
+def test_a_signing_key_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "missing.pem"
+    with pytest.raises(ConfigurationError, match=re.escape(str(path))):
+        load_signing_keys(path)
 
 
 def test_the_kind_of_key_decides_its_algorithm() -> None:
