@@ -65,4 +65,5 @@ $(PY):
 $(INSTALLED): $(PY) requirements-dev.lock pyproject.toml
 	$(PIP_INSTALL) --require-hashes --only-binary :all: --requirement requirements-dev.lock
 	$(PIP_INSTALL) --no-deps --no-build-isolation --editable .
+	@$(PY) -m compileall -q src  # pip compiles what it copies; where Python may not write, each start would compile
 	@touch $@

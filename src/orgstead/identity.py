@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from email_validator import EmailNotValidError, validate_email
-
 from orgstead import audit, events, kit
 from orgstead.audit import Actor
 from orgstead.errors import AlreadyExists, BadCredentials, InvalidEmail, InvalidToken, UserExists
@@ -51,6 +49,9 @@ def canonical_email(email: str) -> tuple[str, str]:
     account however it is spelled; ``+tags`` are kept, because whether they mean the same mailbox is the server's own
     business. No DNS is asked, and ``.test`` is a domain like others. Raises ``InvalidEmail``.
     """
+    # Loaded when the first address comes: every start, also that of a command, would wait for its tables.
+    from email_validator import EmailNotValidError, validate_email
+
     if len(email) > MAX_EMAIL_LENGTH:
         raise InvalidEmail
     try:

@@ -52,6 +52,6 @@ async def _serve(settings: Settings, role: Role) -> None:
         api, management = service.addresses(settings, bound)
         service.log.info("service.started", api=api, management=management, mode=settings.mode, role=role)
 
-    async with service.prepared(settings, migrate=False) as app:
+    async with service.prepared(settings) as app:
         await service.run(app, ready, with_worker=role is Role.ALL)
     service.log.info("service.stopped")

@@ -37,16 +37,21 @@ def settings_for(options: Options, flags: Mapping[str, Any]) -> Settings:
 
 
 @asynccontextmanager
-async def prepared(settings: Settings, *, migrate: bool) -> AsyncIterator[App]:
-    """The App, able to serve. Its schema is brought up to date with ``migrate``; else an old one is refused."""
+async def opened(settings: Settings) -> AsyncIterator[App]:
+    """The App over the database, whatever its schema is; a database that is a file is made where there is none."""
     app = await App.open(settings)
     try:
-        if migrate:
-            await app.storage.migrate()
-        await app.check()
         yield app
     finally:
         await app.close()
+
+
+@asynccontextmanager
+async def prepared(settings: Settings) -> AsyncIterator[App]:
+    """The App, able to serve; a schema that is not up to date is refused."""
+    async with opened(settings) as app:
+        await app.check()
+        yield app
 
 
 async def run(app: App, ready: Callable[[Bound], object], *, with_worker: bool) -> None:

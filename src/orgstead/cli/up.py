@@ -10,19 +10,23 @@ import shlex
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from orgstead import __version__
 from orgstead.api import server
 from orgstead.api.server import Bound
-from orgstead.cli import demo, service
+from orgstead.cli import service
 from orgstead.cli.commands import command, single
 from orgstead.cli.output import Options, Output
 from orgstead.cli.serve import Host, ManagementPort, Port
 from orgstead.settings import Settings
-from orgstead.storage import describe, open_storage
+from orgstead.storage import describe
+
+if TYPE_CHECKING:
+    from orgstead.app import App
+    from orgstead.cli.demo import Loaded
 
 app = single()
 
@@ -48,13 +52,16 @@ class Start:
     new: bool
     schema_version: int
     server: str
-    demo: demo.Loaded | None
+    demo: Loaded | None
 
 
 async def _up(options: Options, settings: Settings, with_demo: bool) -> None:
-    new = await _is_new(settings)
-    async with service.prepared(settings, migrate=new or settings.mode == "dev") as opened:
-        loaded = await demo.load(opened, Output(options)) if with_demo else None
+    async with service.opened(settings) as opened:
+        new = (await opened.storage.stats())["schema_version"] == 0
+        if new or settings.mode == "dev":
+            await opened.storage.migrate()
+        await opened.check()
+        loaded = await _demo(opened, options) if with_demo else None
         stats = await opened.storage.stats()
         start = Start(settings, new, int(stats["schema_version"]), str(stats["server"]), loaded)
 
@@ -69,13 +76,11 @@ async def _up(options: Options, settings: Settings, with_demo: bool) -> None:
     service.log.info("service.stopped")
 
 
-async def _is_new(settings: Settings) -> bool:
-    """Whether the database has no schema yet. Makes it where it is a file."""
-    storage = await open_storage(settings.database_url)
-    try:
-        return (await storage.stats())["schema_version"] == 0
-    finally:
-        await storage.close()
+async def _demo(app: App, options: Options) -> Loaded:
+    # Not loaded where nobody wants it: people wait for this command.
+    from orgstead.cli import demo
+
+    return await demo.load(app, Output(options))
 
 
 def told(start: Start, api: str, management: str) -> str:

@@ -19,5 +19,5 @@ def worker(ctx: typer.Context) -> None:
 
 
 async def _work(settings: Settings) -> None:
-    async with service.prepared(settings, migrate=False) as app:
+    async with service.prepared(settings) as app:
         await service.work_until_signal(app)
