@@ -75,7 +75,12 @@ class HttpSettings(Group):
 
 
 class ManagementSettings(Group):
-    host: str = Field(default="127.0.0.1", min_length=1, description="Address of the management port. Keep it private.")
+    host: str = Field(
+        default="127.0.0.1",
+        min_length=1,
+        description="Address of the management port. Keep it private. It answers to this name, `http.allowed_hosts`, "
+        "localhost and every IP address.",
+    )
     port: Port = Field(default=8411, description="Port of /healthz, /readyz and /metrics. 0 takes a free one.")
 
 

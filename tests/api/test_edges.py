@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -13,6 +14,7 @@ from orgstead.api import application
 from orgstead.errors import StorageBusy
 from orgstead.storage import tables
 from tests.api.actors import PASSWORD, Service, problem
+from tests.api.conftest import Services
 
 pytestmark = pytest.mark.anyio
 
@@ -153,7 +155,9 @@ async def test_the_actor_of_an_audit_entry_is_the_caller_with_request_and_addres
 
 async def test_the_management_port_tells_alive_from_ready(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
     management = application.serving(service.app).management
-    async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=management), base_url="http://x") as client:
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=management), base_url="http://127.0.0.1"
+    ) as client:
         assert (await client.get("/healthz")).status_code == 200
         assert (await client.get("/readyz")).json() == {"status": "ready"}
 
@@ -176,12 +180,61 @@ async def test_the_management_port_tells_alive_from_ready(service: Service, monk
                 assert (await client.get("/healthz")).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("hosts", "status"),
+    [
+        (["localhost:8411"], 200),
+        (["LOCALHOST."], 200),
+        (["monitor.internal"], 200),
+        (["orgs.example.com"], 200),
+        (["127.0.0.1:8411"], 200),
+        (["10.1.2.3:8411"], 200),
+        (["[::1]:8411"], 200),
+        (["[fd00::17]"], 200),
+        ([], 200),
+        (["rebound.attacker.example"], 400),
+        (["127.0.0.1.attacker.example"], 400),
+        (["0x7f.1"], 400),
+        (["localhost", "attacker.example"], 400),
+        ([""], 400),
+        (["[::1"], 400),
+    ],
+)
+async def test_the_management_port_answers_to_addresses_and_to_names_of_its_own(
+    services: Services, hosts: list[str], status: int
+) -> None:
+    """A page of another site can give its own name this machine's address, and read what answers to that name."""
+    changes = {"http": {"allowed_hosts": ["orgs.example.com"]}, "management": {"host": "monitor.internal"}}
+    async with services(**changes) as service:
+        management = application.serving(service.app).management
+        scope = {
+            "type": "http",
+            "method": "GET",
+            "path": "/metrics",
+            "query_string": b"",
+            "headers": [(b"host", host.encode()) for host in hosts],
+        }
+        sent: list[Any] = []
+
+        async def receive() -> Any:
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        await management(scope, receive, send)
+    assert sent[0]["status"] == status
+    shown = b"".join(message.get("body", b"") for message in sent)
+    assert (b"process_cpu_seconds" in shown) is (status == 200)
+    assert status == 200 or json.loads(shown)["code"] == "request.host_unknown"
+
+
 async def test_metrics_count_by_route_and_never_by_organization(service: Service) -> None:
     acme = await service.organization("Acme")
     public, management = application.serving(service.app)
     async with (
         httpx2.AsyncClient(transport=httpx2.ASGITransport(app=public), base_url="http://test") as client,
-        httpx2.AsyncClient(transport=httpx2.ASGITransport(app=management), base_url="http://x") as watcher,
+        httpx2.AsyncClient(transport=httpx2.ASGITransport(app=management), base_url="http://127.0.0.1") as watcher,
     ):
         for method in ("GET", "HEAD"):
             assert (await client.request(method, acme.path, headers=acme.owner.headers)).status_code == 200

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from ipaddress import AddressValueError, IPv6Address
+from ipaddress import AddressValueError, IPv6Address, ip_address
 
 from orgstead.errors import UnknownHost
 
@@ -15,12 +15,14 @@ _REMEMBERED = 256
 class Hosts:
     """An allow-list of host names. ``*`` is any well-formed host, ``*.example.com`` every sub-domain of example.com.
 
-    Names are compared without port, case and final dot; an IPv6 address is listed without brackets.
+    Names are compared without port, case and final dot; an IPv6 address is listed without brackets. With ``addresses``
+    every IP address is allowed, too: whoever names one has not been led here by a name.
     """
 
-    def __init__(self, allowed: Sequence[str]) -> None:
+    def __init__(self, allowed: Sequence[str], *, addresses: bool = False) -> None:
         names = [_name(f"[{name}]".encode()) or name.lower().rstrip(".") for name in allowed]
         self._any = "*" in names
+        self._addresses = addresses
         self._suffixes = tuple(name[1:] for name in names if name.startswith("*."))
         self._exact = frozenset(names)
         # Clients repeat the same few hosts; the bound keeps those who do not from filling memory.
@@ -31,10 +33,23 @@ class Hosts:
         if header in self._known:
             return
         name = _name(header) if header else None
-        if name is None or not (self._any or name in self._exact or name.endswith(self._suffixes)):
+        if name is None or not self._allows(name):
             raise UnknownHost
         if header and len(self._known) < _REMEMBERED:
             self._known.add(header)
+
+    def _allows(self, name: str) -> bool:
+        if self._any or name in self._exact or name.endswith(self._suffixes):
+            return True
+        return self._addresses and _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _name(header: bytes) -> str | None:

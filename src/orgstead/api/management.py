@@ -1,4 +1,8 @@
-"""The management port: is it alive, is it ready, how does it do. Keep it private: it asks for no credential."""
+"""The management port: is it alive, is it ready, how does it do. Keep it private: it asks for no credential.
+
+It answers to every IP address, as probes name it, and to names of its own, but to no other: a web page could give its
+own name this machine's address, and have the browser of somebody who can reach this port read it (DNS rebinding).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from orgstead.api.errors import render
+from orgstead.api.hosts import Hosts
+from orgstead.api.limits import Application, Receive, Scope, Send
 from orgstead.api.metrics import RequestMetrics
+from orgstead.api.request_ids import new_request_id
 from orgstead.app import App
 from orgstead.errors import OrgsteadError
 from orgstead.storage import tables
@@ -26,7 +34,7 @@ _log = structlog.get_logger("orgstead.management")
 _FRESH = {"cache-control": "no-store"}
 
 
-def build(app: App, *, metrics: RequestMetrics | None = None) -> Starlette:
+def build(app: App, *, metrics: RequestMetrics | None = None) -> Application:
     """``/healthz`` (the process runs), ``/readyz`` (it can serve), ``/metrics`` (Prometheus)."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -47,9 +55,27 @@ def build(app: App, *, metrics: RequestMetrics | None = None) -> Starlette:
     async def show_metrics(request: Request) -> Response:
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers=_FRESH)
 
-    return Starlette(
-        routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show_metrics)],
-    )
+    routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show_metrics)]
+    names = ("localhost", app.settings.management.host, *app.settings.hosts)
+    return _to_own_names(Starlette(routes=routes), Hosts(names, addresses=True))
+
+
+def _to_own_names(app: Application, hosts: Hosts) -> Application:
+    """Refuse a request that names a foreign host. One that names none is a probe's: browsers always do."""
+
+    async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            for name, value in scope.get("headers", ()):
+                if name == b"host":
+                    hosts.check(value)
+        except OrgsteadError as error:
+            status, headers, body = render(error, new_request_id())
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+        else:
+            await app(scope, receive, send)
+
+    return checked
 
 
 async def _unready(app: App) -> str | None:
