@@ -473,6 +473,7 @@ async def test_the_connection_that_idles_longest_makes_room() -> None:
         for connection in (first, second):
             connection.send(b"GET /a" + HEAD + b"\r\n")
             assert (await connection.reply()).status == 200
+            await asyncio.sleep(0.01)  # the loop counts milliseconds, and both could idle since the same one
         third = await stack.enter_async_context(await served.connect())
         assert await first.rest() == b""
         for connection in (second, third):
@@ -535,6 +536,54 @@ def test_an_address_of_another_machine_is_explained(host: str) -> None:
 
 
 # --- stopping ---
+
+HALF = b"POST /%s" + HEAD + b"Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{"
+
+
+async def test_stopping_does_not_wait_for_half_a_body() -> None:
+    async with (
+        serving(shutdown_seconds=3600, body_idle=3600, upload_seconds=0.05) as served,
+        await served.connect() as half,
+        await served.connect() as whole,
+    ):
+        half.send(HALF % b"a")
+        whole.send(b"GET /wait" + HEAD + b"\r\n")
+        await served.app.waiting.wait()
+        served.task.cancel()
+        assert (await half.reply()).code == "service.unavailable"
+        assert await half.rest() == b""
+        assert not served.task.done(), "what has arrived is answered, however long it takes"
+        served.app.go.set()
+        assert (await whole.reply()).body == b"GET /wait "
+        await asyncio.wait([served.task], timeout=PATIENCE)
+        assert served.task.done()
+        assert served.app.served == ["/wait"]
+
+
+async def test_stopping_lets_a_body_arrive_that_is_on_its_way() -> None:
+    async with serving(shutdown_seconds=3600, upload_seconds=3600) as served, await served.connect() as connection:
+        connection.send(HALF % b"a")
+        await asyncio.sleep(0.05)  # a piece of its own
+        served.task.cancel()
+        await asyncio.sleep(0.2)  # the server has begun to stop
+        connection.send(b'"a": 12 }')
+        assert (await connection.reply()).body == b'POST /a {"a": 12 }'
+
+
+async def test_stopping_answers_what_came_before_half_a_body() -> None:
+    async with (
+        serving(shutdown_seconds=3600, body_idle=3600, upload_seconds=0.05) as served,
+        await served.connect() as connection,
+    ):
+        connection.send(b"GET /wait" + HEAD + b"\r\n" + HALF % b"a")
+        await served.app.waiting.wait()
+        served.task.cancel()
+        await asyncio.sleep(0.3)  # several looks at what has not arrived
+        served.app.go.set()
+        assert (await connection.reply()).body == b"GET /wait "
+        await asyncio.wait([served.task], timeout=PATIENCE)
+        assert served.task.done()
+
 
 PROGRAM = """
 import asyncio, sys

@@ -25,6 +25,7 @@ from orgstead.errors import (
     OrgsteadError,
     Overloaded,
     RequestTimeout,
+    Unavailable,
     UriTooLong,
 )
 
@@ -133,6 +134,13 @@ class LimitedProtocol(HttpToolsProtocol):
             else:
                 self._close()
         # Else the client is late with a further request while an earlier one is being answered: its turn comes.
+
+    def cut_upload(self) -> None:
+        """End the connection if the rest of its client's request is all that is waited for."""
+        if self.in_body and not self._idle() and not self.pipeline and not self.transport.is_closing():
+            if not self.cycle.response_started:
+                self._write(Unavailable())
+            self.transport.close()
 
     def _make_room(self) -> bool:
         """Close the connection that has been kept alive longest without a request; False where there is none.

@@ -32,13 +32,17 @@ class Bound(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Times in seconds. ``sweep_seconds`` is how often late connections are looked for."""
+    """Times in seconds. ``sweep_seconds`` is how often late connections are looked for.
+
+    ``upload_seconds`` is how long, of the ``shutdown_seconds``, a stopping server waits for the rest of requests.
+    """
 
     public: Address
     management: Address
     connections: ConnectionOptions = field(default_factory=ConnectionOptions)
     keep_alive_seconds: float = 65.0
     shutdown_seconds: float = 10.0
+    upload_seconds: float = 2.0
     sweep_seconds: float = 1.0
 
 
@@ -57,15 +61,16 @@ async def serve(
     """Serve both applications until SIGTERM, SIGINT or cancellation; return when everything has been answered.
 
     ``ready`` is called once both ports accept connections. A signal ends accepting; running requests get
-    ``shutdown_seconds``, after which they are cancelled. The management port stays up meanwhile. A second SIGINT cuts
-    everything at once. Raises ConfigurationError when a port cannot be had, before anything has started.
+    ``shutdown_seconds``, after which they are cancelled, those that have not arrived as a whole ``upload_seconds``. The
+    management port stays up meanwhile. A second SIGINT cuts everything at once. Raises ConfigurationError when a port
+    cannot be had, before anything has started.
     """
     with contextlib.ExitStack() as sockets:
         public_socket = sockets.enter_context(bind(options.public))
         management_socket = sockets.enter_context(bind(options.management))
         connections = _within_descriptors(options.connections)
-        public = _Server(_configured(public_app, options, connections), options.sweep_seconds)
-        management = _Server(_configured(management_app, options, connections), options.sweep_seconds)
+        public = _Server(_configured(public_app, options, connections), options)
+        management = _Server(_configured(management_app, options, connections), options)
         with _stopped_by_signals(public, management):
             serving = [
                 asyncio.ensure_future(server.serve(sockets=[bound]))
@@ -84,10 +89,11 @@ async def serve(
 class _Server(uvicorn.Server):
     """uvicorn's server without its own signal handling, with the sweep, and with an event for "accepting"."""
 
-    def __init__(self, config: uvicorn.Config, sweep_seconds: float) -> None:
+    def __init__(self, config: uvicorn.Config, options: ServerOptions) -> None:
         super().__init__(config)
         self.accepting = asyncio.Event()
-        self._sweep_seconds = sweep_seconds
+        self._sweep_seconds = options.sweep_seconds
+        self._upload_seconds = options.upload_seconds
         self._swept = 0.0
 
     @contextlib.contextmanager
@@ -108,6 +114,21 @@ class _Server(uvicorn.Server):
                 if isinstance(connection, LimitedProtocol):
                     connection.sweep(now)
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: Any = None) -> None:
+        """Let what runs finish, but do not give all its time to clients that have stopped sending."""
+        cutting = asyncio.ensure_future(self._cut_uploads())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            cutting.cancel()
+
+    async def _cut_uploads(self) -> None:
+        while True:
+            await asyncio.sleep(self._upload_seconds)
+            for connection in list(self.server_state.connections):
+                if isinstance(connection, LimitedProtocol):
+                    connection.cut_upload()
 
     def stop(self) -> None:
         """End accepting; what runs may finish."""
