@@ -17,6 +17,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from orgstead.api.answering import Cycle
 from orgstead.api.errors import render
 from orgstead.api.request_ids import new_request_id
 from orgstead.errors import (
@@ -188,6 +189,8 @@ class LimitedProtocol(HttpToolsProtocol):
         ):
             self._reject(HeadersTooLarge())
         super().on_headers_complete()
+        # uvicorn has no setting for the class of what it has just made and will run from the loop; ours adds no state.
+        self.cycle.__class__ = Cycle
         self.in_head = False
         self.in_body = True
         self.body_size = self.framing_size = 0

@@ -139,7 +139,7 @@ class Outer:
         query: bytes = scope["query_string"]
         if len(scope.get("raw_path") or path) + len(query) > self._max_target:
             raise UriTooLong
-        if not path.startswith("/") or "\x00" in path or b"%00" in query:
+        if path[:1] != "/" or "\x00" in path or (query and b"%00" in query):
             raise MalformedRequest("The request target must be a path, without NUL in it or in its query.")
 
     def _account(self, scope: Scope, request_id: str, status: int, duration: float) -> None:
