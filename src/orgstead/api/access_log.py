@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from time import time
+from time import time_ns
 
 import orjson
 
@@ -14,8 +14,8 @@ _LONGEST_PATH = 200
 _MOST_PENDING = 1000
 
 
-_Line = tuple[float, str, str, str, str, int, float, str]
-"""When it ended, and what ``add`` was given, in that order."""
+_Line = tuple[int, str, str, str, str, int, float, str]
+"""When it ended, in nanoseconds, and what ``add`` was given, in that order."""
 
 
 class AccessLog:
@@ -38,7 +38,7 @@ class AccessLog:
 
         ``path`` without its query, which may carry what must not be logged.
         """
-        self._pending.append((time(), request_id, method, path, route, status, duration, client))
+        self._pending.append((time_ns(), request_id, method, path, route, status, duration, client))
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval, self.flush)
         elif len(self._pending) >= _MOST_PENDING:
@@ -57,11 +57,11 @@ class AccessLog:
 def _formatted(line: _Line) -> str:
     """The line as JSON. Put together here, because most of it repeats and need not be looked at again each time."""
     moment, request_id, method, path, route, status, duration, client = line
-    second = int(moment)
+    second, nanoseconds = divmod(moment, 1_000_000_000)
     return (
-        f'{{"time":"{_second(second)}.{int((moment - second) * 1e6):06d}Z","level":"info","event":"request",'
+        f'{{"time":"{_second(second)}.{nanoseconds // 1000:06d}Z","level":"info","event":"request",'
         f'"request_id":{_quoted(request_id)},"method":{_repeated(method)},"path":{_quoted(path[:_LONGEST_PATH])},'
-        f'"route":{_repeated(route)},"status":{status},"duration_ms":{int(duration * 1e6) / 1000},'
+        f'"route":{_repeated(route)},"status":{status},"duration_ms":{duration * 1000:.3f},'
         f'"client":{_repeated(client)}}}\n'
     )
 
