@@ -68,7 +68,7 @@ async def created(app: App, name: str, plan: str = "free", **fields: Any) -> Loc
 
 async def purged(app: App, org_id: str) -> Operation:
     """Close the organization and purge it at once; returns the operation that did it."""
-    await app.run(SCOPE, organizations.close, org_id, timedelta(), actor=TESTER, at=app.clock())
+    await app.storage.run(SCOPE, organizations.close, org_id, timedelta(), actor=TESTER, at=app.clock())
     return await purging.purge(app, org_id, TESTER)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Coroutine
 from functools import cached_property
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from orgstead import creation, kit, purging, renaming
 from orgstead.cursors import Cursors
@@ -17,7 +17,7 @@ from orgstead.passwords import Passwords
 from orgstead.placements import FIRST_CELL
 from orgstead.settings import Settings
 from orgstead.storage import describe, open_storage
-from orgstead.storage.port import Scope, Storage, Transaction
+from orgstead.storage.port import Storage
 from orgstead.throttles import Throttles
 from orgstead.tokens import Tokens
 
@@ -83,16 +83,6 @@ class App:
 
     def cell_names(self) -> tuple[str, ...]:
         return tuple(self._cells)
-
-    async def run(
-        self,
-        scope: Scope,
-        work: Callable[Concatenate[Transaction, P], Awaitable[T]],
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """One transaction of the directory."""
-        return await self.storage.run(scope, work, *args, **kwargs)
 
     def in_background(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run ``work`` to its end even if whoever asked for it goes away; ``close`` waits for it."""

@@ -28,9 +28,9 @@ Job = Callable[["App"], Awaitable[int]]
 async def expire(app: App) -> int:
     """Remove expired idempotency rows, sessions and finished operations: one batch of each."""
     at = app.clock()
-    removed = await app.run(SCOPE, idempotency.forget_expired, at, BATCH)
-    removed += await app.run(SCOPE, operations.forget_old, at - OPERATIONS_KEPT, BATCH)
-    return removed + await app.run(SCOPE, sessions.forget_expired, at, BATCH)
+    removed = await app.storage.run(SCOPE, idempotency.forget_expired, at, BATCH)
+    removed += await app.storage.run(SCOPE, operations.forget_old, at - OPERATIONS_KEPT, BATCH)
+    return removed + await app.storage.run(SCOPE, sessions.forget_expired, at, BATCH)
 
 
 JOBS: tuple[tuple[str, Job, float], ...] = (

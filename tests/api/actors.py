@@ -129,12 +129,12 @@ class Service:
 
     async def stored_user(self, email: str | None = None) -> User:
         user = self.new_user(email)
-        await self.app.run(SCOPE, _add_user, user)
+        await self.app.storage.run(SCOPE, _add_user, user)
         return user
 
     async def logged_in(self, organization: Organization, user: User, role: Role) -> Person:
         """A session of the person in the organization, and its access token."""
-        entry: Entry = await self.app.run(
+        entry: Entry = await self.app.storage.run(
             SCOPE, sessions.begin, user, organization.id, sessions.lifetime(self.app), AuditActor(user.id), self.watch()
         )
         token = self.app.tokens.mint_access(
@@ -162,18 +162,20 @@ class Service:
 
     async def join(self, organization: Organization, user: User, role: Role) -> None:
         """Make the person a member."""
-        await self.app.run(SCOPE, members.add, organization.id, user.id, role, SYSTEM, self.watch())
+        await self.app.storage.run(SCOPE, members.add, organization.id, user.id, role, SYSTEM, self.watch())
 
     async def suspended(self, name: str, by: str = OWNER) -> Standing:
         """An organization that its owner, or the operator, suspended after everyone had logged in."""
         standing = await self.organization(name)
-        changed = await self.app.run(SCOPE, organizations.suspend, standing.id, by, actor=SYSTEM, at=self.watch())
+        changed = await self.app.storage.run(
+            SCOPE, organizations.suspend, standing.id, by, actor=SYSTEM, at=self.watch()
+        )
         return replace(standing, organization=changed)
 
     async def closed(self, name: str) -> Standing:
         """An organization that was closed after everyone had logged in; it is purged in 30 days."""
         standing = await self.organization(name)
-        changed = await self.app.run(
+        changed = await self.app.storage.run(
             SCOPE, organizations.close, standing.id, timedelta(days=30), actor=SYSTEM, at=self.watch()
         )
         return replace(standing, organization=changed)

@@ -82,7 +82,9 @@ async def test_what_was_answered_is_answered_again_whatever_became_of_the_organi
     path, body, status = POSTS[name]
     path = path.format(acme.path)
     first = await service.ask("POST", path, acme.owner, body, key=KEY)
-    await service.app.run(SCOPE, organizations.suspend, acme.id, organizations.OWNER, actor=SYSTEM, at=service.watch())
+    await service.app.storage.run(
+        SCOPE, organizations.suspend, acme.id, organizations.OWNER, actor=SYSTEM, at=service.watch()
+    )
     again = await service.ask("POST", path, acme.owner, body, key=KEY)
     assert (first.status_code, again.status_code) == (status, status), again.text
     assert (again.content, again.headers["idempotent-replayed"]) == (first.content, "true")

@@ -31,7 +31,7 @@ def operation_after_effect() -> None:
 
     async def then_operation(app: App, operation: Operation) -> Mapping[str, Json]:
         found = await make_space(app, operation)
-        await app.run(operations.SCOPE, _add, tables.operations, late[operation.org_id])
+        await app.storage.run(operations.SCOPE, _add, tables.operations, late[operation.org_id])
         return found
 
     _replace(creation, "write_intent", without_operation)
@@ -50,7 +50,7 @@ def events_outside() -> None:
     async def then_events(app: App, operation: Operation, within: float) -> Operation:
         ended = await finish(app, operation, within)
         while late:
-            await app.run(operations.SCOPE, _add, tables.events, late.pop())
+            await app.storage.run(operations.SCOPE, _add, tables.events, late.pop())
         return ended
 
     _replace(events, "emit", emit)

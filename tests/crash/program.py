@@ -110,7 +110,7 @@ async def rename(app: App, org_id: str, name: str) -> None:
 
 async def delete(app: App, org_id: str) -> None:
     tell("deleting", org_id)
-    await app.run(apps.SCOPE, organizations.close, org_id, timedelta(), actor=apps.TESTER, at=app.clock())
+    await app.storage.run(apps.SCOPE, organizations.close, org_id, timedelta(), actor=apps.TESTER, at=app.clock())
     await purging.purge(app, org_id, apps.TESTER)
     tell("deleted", org_id)
 

@@ -28,7 +28,7 @@ async def chain(app: App, length: int, org_id: str = ORG) -> list[AuditEntry]:
         actor = Actor(f"usr_{number}", request_id=f"req_{number}", address="203.0.113.9")
         facts = {"number": number, "nested": {"Grüße": [1, 2.5, None, True]}}
         append = audit.record if number else audit.begin
-        await app.run(apps.SCOPE, append, org_id, actor, "thing.done", facts, at=app.clock())
+        await app.storage.run(apps.SCOPE, append, org_id, actor, "thing.done", facts, at=app.clock())
     return await apps.rows(app, tables.audit_entries, org_id=org_id)
 
 
@@ -57,9 +57,9 @@ async def test_a_chain_longer_than_a_page_verifies(app: App) -> None:
             await audit.record(tx, ORG, audit.SYSTEM, "thing.done", at=at)
 
     at = app.clock()
-    await app.run(apps.SCOPE, many)
+    await app.storage.run(apps.SCOPE, many)
     assert await first_broken(app) is None
-    await app.run(apps.SCOPE, _remove, 1001)
+    await app.storage.run(apps.SCOPE, _remove, 1001)
     assert await first_broken(app) == 1001
 
 
@@ -80,7 +80,7 @@ CHANGED: list[dict[str, Any]] = [
 @pytest.mark.parametrize("seq", [1, 2, 3])
 async def test_an_entry_that_was_changed_is_found(app: App, values: dict[str, Any], seq: int) -> None:
     await chain(app, 3)
-    await app.run(apps.SCOPE, _change, seq, values)
+    await app.storage.run(apps.SCOPE, _change, seq, values)
     assert await first_broken(app) == seq
 
 
@@ -119,7 +119,7 @@ async def test_the_hash_of_an_entry_never_changes() -> None:
 @pytest.mark.parametrize(("seq", "found"), [(1, 1), (2, 2), (3, 3)])
 async def test_an_entry_that_was_removed_is_found(app: App, seq: int, found: int) -> None:
     await chain(app, 3)
-    await app.run(apps.SCOPE, _remove, seq)
+    await app.storage.run(apps.SCOPE, _remove, seq)
     assert await first_broken(app) == found
 
 
@@ -127,22 +127,22 @@ async def test_a_chain_that_was_written_anew_does_not_end_where_its_head_says(ap
     entries = await chain(app, 3)
     forged = replace(entries[2], actor="usr_forger", hash="")
     forged = replace(forged, hash=audit.entry_hash(forged))
-    await app.run(apps.SCOPE, _change, 3, {"actor": forged.actor, "hash": forged.hash})
+    await app.storage.run(apps.SCOPE, _change, 3, {"actor": forged.actor, "hash": forged.hash})
     assert await first_broken(app) == 4
 
 
 async def test_two_entries_that_changed_places_are_found(app: App) -> None:
     await chain(app, 3)
-    await app.run(apps.SCOPE, _swap)
+    await app.storage.run(apps.SCOPE, _swap)
     assert await first_broken(app) == 2
 
 
 async def test_a_head_without_entries_and_entries_without_a_head(app: App) -> None:
-    await app.run(apps.SCOPE, _add_head)
+    await app.storage.run(apps.SCOPE, _add_head)
     assert await first_broken(app) == 1
-    await app.run(apps.SCOPE, _remove_head)
+    await app.storage.run(apps.SCOPE, _remove_head)
     await chain(app, 2)
-    await app.run(apps.SCOPE, _remove_head)
+    await app.storage.run(apps.SCOPE, _remove_head)
     assert await first_broken(app) == 3
 
 

@@ -388,7 +388,7 @@ async def _page(tx: Transaction, after: tuple[str, ...] | None) -> list[Any]:
 async def test_a_slug_that_is_held_by_a_claim_of_any_state_is_not_taken(damaged: App) -> None:
     for state in SlugState:
         claim = SlugClaim(slug=f"name-{list(SlugState).index(state)}", org_id="org_gone", state=state)
-        await damaged.run(apps.SCOPE, _add, claim)
+        await damaged.storage.run(apps.SCOPE, _add, claim)
     assert {o.result for o in await imported(damaged, numbered(3))} == {Result.RENAMED}
 
 

@@ -83,9 +83,13 @@ async def test_a_database_in_order_has_no_findings(app: App) -> None:
         await apps.write(app, where, "one")
         await renaming.rename(app, where.org_id, NewName(name=f"Labs {plan}"), apps.TESTER)
         at = app.clock()
-        await app.run(apps.SCOPE, organizations.suspend, where.org_id, organizations.OWNER, actor=apps.TESTER, at=at)
-        await app.run(apps.SCOPE, organizations.close, where.org_id, timedelta(days=1), actor=apps.TESTER, at=at)
-        await app.run(apps.SCOPE, organizations.restore, where.org_id, actor=apps.TESTER, at=at)
+        await app.storage.run(
+            apps.SCOPE, organizations.suspend, where.org_id, organizations.OWNER, actor=apps.TESTER, at=at
+        )
+        await app.storage.run(
+            apps.SCOPE, organizations.close, where.org_id, timedelta(days=1), actor=apps.TESTER, at=at
+        )
+        await app.storage.run(apps.SCOPE, organizations.restore, where.org_id, actor=apps.TESTER, at=at)
 
 
 async def test_progress_counts_every_organization(app: App, monkeypatch: pytest.MonkeyPatch) -> None:

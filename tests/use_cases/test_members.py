@@ -24,15 +24,17 @@ async def _add(tx: Transaction, app: App, org_id: str, user: User, role: Role) -
 
 
 async def added(app: App, org_id: str, role: Role, user: User | None = None) -> Membership:
-    return await app.run(apps.SCOPE, _add, app, org_id, user or apps.person(app), role)
+    return await app.storage.run(apps.SCOPE, _add, app, org_id, user or apps.person(app), role)
 
 
 async def change_role(app: App, member: Membership, role: Role) -> Membership:
-    return await app.run(apps.SCOPE, members.change_role, member.org_id, member.user_id, role, apps.TESTER, app.clock())
+    return await app.storage.run(
+        apps.SCOPE, members.change_role, member.org_id, member.user_id, role, apps.TESTER, app.clock()
+    )
 
 
 async def remove(app: App, member: Membership) -> None:
-    await app.run(apps.SCOPE, members.remove, member.org_id, member.user_id, Actor(member.user_id), app.clock())
+    await app.storage.run(apps.SCOPE, members.remove, member.org_id, member.user_id, Actor(member.user_id), app.clock())
 
 
 async def acme(app: App) -> tuple[str, Membership]:

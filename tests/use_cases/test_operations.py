@@ -136,7 +136,7 @@ async def test_one_operation_of_an_organization_at_a_time(app: App, clock: apps.
     at = clock()
     for change in (organizations.update, organizations.restore):
         with pytest.raises((OperationInProgress, StatusConflict)):
-            await app.run(apps.SCOPE, change, operation.org_id, actor=apps.TESTER, at=at)
+            await app.storage.run(apps.SCOPE, change, operation.org_id, actor=apps.TESTER, at=at)
     organization = (await apps.rows(app, tables.organizations))[0]
     with pytest.raises(OperationInProgress):
         operations.begun(renaming.RENAME, organization, operations.beginning(app, apps.TESTER), {})
@@ -305,7 +305,7 @@ async def test_who_lost_the_lease_stops_in_the_middle_of_a_step(app: App, monkey
         creating = asyncio.create_task(apps.created(app, "Acme"))
         await begun.wait()
         (operation,) = await apps.running(app)
-        await app.run(apps.SCOPE, operations._lease, operation, "another process", app.clock())
+        await app.storage.run(apps.SCOPE, operations._lease, operation, "another process", app.clock())
         with pytest.raises(Conflict):
             await creating
         await cancelled.wait()
@@ -346,7 +346,7 @@ async def _intent(app: App) -> Operation:
     owner = apps.person(app)
     new = creation.NewOrganization(name="Acme", plan="free", owner=owner, owner_is_new=True)
     drawn = creation.draft(app, new, apps.TESTER)
-    await app.run(creation.SCOPE, creation.write_intent, drawn, apps.TESTER)
+    await app.storage.run(creation.SCOPE, creation.write_intent, drawn, apps.TESTER)
     return drawn.operation
 
 
@@ -395,7 +395,7 @@ async def test_a_batch_is_done_together_and_says_what_failed(app: App) -> None:
     for number in range(5):
         new = creation.NewOrganization(name=f"Acme {number}", plan="enterprise")
         drawn.append(creation.draft(app, new, apps.TESTER))
-        await app.run(creation.SCOPE, creation.write_intent, drawn[-1], apps.TESTER)
+        await app.storage.run(creation.SCOPE, creation.write_intent, drawn[-1], apps.TESTER)
     errors = await operations.drive_together(app, [d.operation for d in drawn])
     assert {key: type(error) for key, error in errors.items()} == {drawn[3].operation.id: SpaceMismatch}
     states = Counter(o.state for o in await apps.rows(app, tables.operations))
@@ -413,7 +413,7 @@ async def test_old_operations_are_forgotten_in_batches_and_new_ones_kept(app: Ap
     clock.pass_(timedelta(days=1))
     await apps.created(app, "Young")
     before = clock() - timedelta(hours=1)
-    assert [await app.run(apps.SCOPE, operations.forget_old, before, 2) for _ in range(4)] == [2, 2, 1, 0]
+    assert [await app.storage.run(apps.SCOPE, operations.forget_old, before, 2) for _ in range(4)] == [2, 2, 1, 0]
     assert len(await apps.rows(app, tables.operations)) == 1
 
 
@@ -429,9 +429,9 @@ async def test_what_an_organization_waits_for_is_not_forgotten(
     failing(app, monkeypatch, "create_space", SpaceMismatch())
     with pytest.raises(SpaceMismatch):
         await apps.created(app, "Undone")
-    assert await app.run(apps.SCOPE, operations.forget_old, clock() + timedelta(days=1), 1) == 1
-    assert await app.run(apps.SCOPE, operations.forget_old, clock() + timedelta(days=1), 1) == 1
-    assert await app.run(apps.SCOPE, operations.forget_old, clock() + timedelta(days=1), 1) == 0
+    assert await app.storage.run(apps.SCOPE, operations.forget_old, clock() + timedelta(days=1), 1) == 1
+    assert await app.storage.run(apps.SCOPE, operations.forget_old, clock() + timedelta(days=1), 1) == 1
+    assert await app.storage.run(apps.SCOPE, operations.forget_old, clock() + timedelta(days=1), 1) == 0
     (kept,) = await apps.rows(app, tables.operations)
     assert kept.kind == renaming.RENAME
 
@@ -441,7 +441,7 @@ async def test_what_an_organization_waits_for_is_not_forgotten(
 
 async def _closed(app: App, name: str, grace: timedelta, plan: str = "free") -> str:
     org_id = (await apps.created(app, name, plan)).organization.id
-    await app.run(apps.SCOPE, organizations.close, org_id, grace, actor=apps.TESTER, at=app.clock())
+    await app.storage.run(apps.SCOPE, organizations.close, org_id, grace, actor=apps.TESTER, at=app.clock())
     return org_id
 
 
@@ -472,7 +472,7 @@ async def test_a_receipt_counts_right_even_when_the_purge_was_interrupted(
     for number in range(7):
         await apps.write(app, where, f"record {number}")
     at = app.clock()
-    await app.run(apps.SCOPE, organizations.close, where.org_id, timedelta(), actor=apps.TESTER, at=at)
+    await app.storage.run(apps.SCOPE, organizations.close, where.org_id, timedelta(), actor=apps.TESTER, at=at)
     if point:
         with arm(point, die), pytest.raises(FailpointReached):
             await purging.purge(app, where.org_id, apps.TESTER)

@@ -49,7 +49,7 @@ ME = Actor("usr_me", "req_12345678", "192.0.2.1")
 
 async def change(app: App, work: Any, *args: Any, **kwargs: Any) -> Any:
     """One transaction of a use case that takes an actor and the time."""
-    return await app.run(apps.SCOPE, work, *args, actor=ME, at=app.clock(), **kwargs)
+    return await app.storage.run(apps.SCOPE, work, *args, actor=ME, at=app.clock(), **kwargs)
 
 
 async def now(app: App, org_id: str) -> Located:
@@ -489,7 +489,7 @@ async def test_of_two_owners_who_remove_each_other_one_stays(app: App) -> None:
         (first, other) = await apps.rows(app, tables.memberships, org_id=org_id)
         outcomes = await asyncio.gather(
             *(
-                app.run(apps.SCOPE, members.remove, org_id, member.user_id, ME, app.clock())
+                app.storage.run(apps.SCOPE, members.remove, org_id, member.user_id, ME, app.clock())
                 for member in (first, other)
             ),
             return_exceptions=True,
@@ -503,7 +503,7 @@ async def members_added(app: App, org_id: str, user: Any) -> None:
         await tx.add(tables.users, user)
         await members.add(tx, org_id, user.id, Role.OWNER, SYSTEM, app.clock())
 
-    await app.run(apps.SCOPE, work)
+    await app.storage.run(apps.SCOPE, work)
 
 
 async def test_the_list_of_a_person_goes_on_past_what_is_hidden(app: App) -> None:
@@ -522,14 +522,14 @@ async def test_the_list_of_a_person_goes_on_past_what_is_hidden(app: App) -> Non
         row = await tx.get(tables.organizations, hidden)
         await tx.replace(tables.organizations, replace(row, status=OrganizationStatus.ACTIVE))
 
-    await app.run(apps.SCOPE, hide)
+    await app.storage.run(apps.SCOPE, hide)
     found, after = [], None
     while True:
         page, after = await app.storage.read(apps.SCOPE, organizations.of_user, owner.id, after=after, limit=1)
         found += [located.organization.id for located in page]
         if after is None:
             break
-    await app.run(apps.SCOPE, show)
+    await app.storage.run(apps.SCOPE, show)
     assert found == sorted(wanted)
 
 

@@ -32,7 +32,7 @@ async def _slots(tx: Transaction) -> list[Slot]:
 
 
 async def close_and_purge(app: App, org_id: str) -> None:
-    await app.run(apps.SCOPE, organizations.close, org_id, timedelta(), actor=apps.TESTER, at=app.clock())
+    await app.storage.run(apps.SCOPE, organizations.close, org_id, timedelta(), actor=apps.TESTER, at=app.clock())
     await purging.purge(app, org_id, apps.TESTER)
 
 

@@ -76,7 +76,9 @@ async def test_the_race_for_a_name_can_be_lost(app: App, monkeypatch: pytest.Mon
         assert await outcomes(*(apps.created(app, "Acme") for _ in range(3))) == {"ok": 3}
     assert {finding.id for finding in await apps.findings(app)} == {"I4"}
     for organization in await apps.rows(app, tables.organizations):
-        await app.run(apps.SCOPE, organizations.close, organization.id, timedelta(), actor=apps.TESTER, at=app.clock())
+        await app.storage.run(
+            apps.SCOPE, organizations.close, organization.id, timedelta(), actor=apps.TESTER, at=app.clock()
+        )
         await purging.purge(app, organization.id, apps.TESTER)
 
 
@@ -114,7 +116,7 @@ async def test_two_organizations_that_want_each_others_names(app: App, plan: str
 async def test_creating_a_name_that_is_being_deleted(app: App) -> None:
     for number in range(ROUNDS):
         org_id = (await apps.created(app, f"Gone {number}", "enterprise")).organization.id
-        await app.run(apps.SCOPE, organizations.close, org_id, timedelta(), actor=apps.TESTER, at=app.clock())
+        await app.storage.run(apps.SCOPE, organizations.close, org_id, timedelta(), actor=apps.TESTER, at=app.clock())
         found = await outcomes(purging.purge(app, org_id, apps.TESTER), apps.created(app, f"Gone {number}"))
         assert found == {"ok": 1, "NameTaken": 1}
         (claim,) = await apps.rows(app, tables.slugs, slug=f"gone-{number}")
@@ -127,10 +129,10 @@ async def test_two_owners_who_remove_each_other(app: App) -> None:
     for _ in range(200):
         (first,) = await apps.rows(app, tables.memberships)
         second = apps.person(app)
-        await app.run(apps.SCOPE, _add_owner, org_id, second, app)
+        await app.storage.run(apps.SCOPE, _add_owner, org_id, second, app)
         found = await outcomes(
             *(
-                app.run(apps.SCOPE, members.remove, org_id, user_id, Actor(by), app.clock())
+                app.storage.run(apps.SCOPE, members.remove, org_id, user_id, Actor(by), app.clock())
                 for user_id, by in ((second.id, first.user_id), (first.user_id, second.id))
             )
         )
@@ -159,7 +161,7 @@ async def test_two_processes_that_resume_one_operation(app: App, clock: apps.Clo
     clock.pass_(2 * operations.LEASE)
     processes = [apps.second_process(app), apps.second_process(app)]
     claimed = await asyncio.gather(
-        *(p.run(operations.SCOPE, operations.claim_due, p.owner, p.clock(), 10) for p in processes)
+        *(p.storage.run(operations.SCOPE, operations.claim_due, p.owner, p.clock(), 10) for p in processes)
     )
     assert sorted(map(len, claimed)) == [0, 1]
     winner, loser = processes if claimed[0] else reversed(processes)
@@ -220,7 +222,7 @@ async def _interrupted(app: App) -> Any:
     owner = apps.person(app)
     new = NewOrganization(name="Acme", plan="enterprise", owner=owner, owner_is_new=True)
     drawn = creation.draft(app, new, Actor(owner.id))
-    await app.run(creation.SCOPE, creation.write_intent, drawn, Actor(owner.id))
+    await app.storage.run(creation.SCOPE, creation.write_intent, drawn, Actor(owner.id))
     return drawn.operation
 
 

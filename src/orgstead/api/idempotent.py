@@ -108,18 +108,18 @@ async def journalled(
     if row is None:
         return _shown(await work(None))
     with _in_flight(request, row):
-        if found := await app.run(SCOPE, idempotency.held, row):
+        if found := await app.storage.run(SCOPE, idempotency.held, row):
             return await _replay(app, found, again)
         who.refuse()
         try:
             answer = await work(row)
         except Conflict:
             # What is in the way may be the effect of this very request, sent before: then its answer is due.
-            if found := await app.run(SCOPE, idempotency.held, row):
+            if found := await app.storage.run(SCOPE, idempotency.held, row):
                 return await _replay(app, found, again)
             raise
         await failpoint("idempotency.after_effect")
-        await app.run(SCOPE, idempotency.complete, row, answer)
+        await app.storage.run(SCOPE, idempotency.complete, row, answer)
     return _shown(answer)
 
 
@@ -127,7 +127,7 @@ async def _replay(app: App, found: IdempotentResponse, again: Callable[[str], Aw
     if found.status or found.subject is None:
         return _shown(_stored(found), replayed=True)
     answer = await again(found.subject)
-    await app.run(SCOPE, idempotency.complete, found, answer)
+    await app.storage.run(SCOPE, idempotency.complete, found, answer)
     return _shown(answer, replayed=True)
 
 
@@ -144,7 +144,7 @@ async def sealed(
     if row is None:
         return _shown(await work())
     with _in_flight(request, row):
-        if found := await app.run(SCOPE, idempotency.held if repeatable else idempotency.begin, row):
+        if found := await app.storage.run(SCOPE, idempotency.held if repeatable else idempotency.begin, row):
             body = app.keys.decrypt(found.body, found.id)
             if body is None:
                 raise InvalidIdempotencyKey("What was answered to this key can no longer be read; use a new key.")
@@ -154,11 +154,11 @@ async def sealed(
             answer = await work()
         except OrgsteadError:
             if not repeatable:
-                await app.run(SCOPE, idempotency.abandon, row)
+                await app.storage.run(SCOPE, idempotency.abandon, row)
             raise
         await failpoint("idempotency.after_effect")
         kept = replace(answer, body=app.keys.encrypt(answer.body, row.id))
-        await app.run(SCOPE, idempotency.keep if repeatable else idempotency.complete, row, kept)
+        await app.storage.run(SCOPE, idempotency.keep if repeatable else idempotency.complete, row, kept)
     return _shown(answer)
 
 

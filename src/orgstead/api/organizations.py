@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Literal
@@ -203,17 +203,7 @@ def renamed(located: Located, operation: Operation | None) -> Answer:
 async def change_plan(body: schemas.PlanChange, caller: CanChangePlan) -> Response:
     """Put the organization on another plan, as far as its data can stay where it is."""
     with pointed({UnknownPlan: "/plan"}):
-        return await idempotent.once(
-            caller,
-            _shown_by(caller),
-            organizations.change_plan,
-            caller.org_id,
-            body.plan,
-            caller.app.settings,
-            actor=caller.actor,
-            at=caller.app.clock(),
-            if_version=caller.if_match_later,
-        )
+        return await _changed(caller, organizations.change_plan, body.plan, caller.app.settings)
 
 
 # --- suspending, ending, restoring ------------------------------------------------------------------------------------
@@ -234,16 +224,7 @@ async def suspend(caller: CanSuspendOrganization) -> Response:
     Sessions are kept, and can be refreshed, but nobody can log in: an owner who loses their session cannot come back,
     and only the operator of the service can then reactivate the organization.
     """
-    return await idempotent.once(
-        caller,
-        _shown_by(caller),
-        organizations.suspend,
-        caller.org_id,
-        OWNER,
-        actor=caller.actor,
-        at=caller.app.clock(),
-        if_version=caller.if_match_later,
-    )
+    return await _changed(caller, organizations.suspend, OWNER)
 
 
 @router.post(
@@ -259,16 +240,7 @@ async def reactivate(caller: CanReactivateOrganization) -> Response:
     It takes an owner's session from before the suspension, as nobody can log in to a suspended organization; where none
     is left, only the operator can reactivate it.
     """
-    return await idempotent.once(
-        caller,
-        _shown_by(caller),
-        organizations.reactivate,
-        caller.org_id,
-        OWNER,
-        actor=caller.actor,
-        at=caller.app.clock(),
-        if_version=caller.if_match_later,
-    )
+    return await _changed(caller, organizations.reactivate, OWNER)
 
 
 @router.post(
@@ -280,21 +252,22 @@ async def reactivate(caller: CanReactivateOrganization) -> Response:
 )
 async def restore(caller: CanRestoreOrganization) -> Response:
     """Bring a closed organization back as it was, as long as it is not purged. For an owner, who may still log in."""
+    return await _changed(caller, organizations.restore)
+
+
+async def _changed(caller: Caller, change: Callable[..., Awaitable[Organization]], *args: object) -> Response:
+    """Make one change of the directory and show the caller's organization as it is then; its place is as it was."""
+    placement = caller.principal.placement
     return await idempotent.once(
         caller,
-        _shown_by(caller),
-        organizations.restore,
+        lambda organization: views.answer(Located(organization, placement)),
+        change,
         caller.org_id,
+        *args,
         actor=caller.actor,
         at=caller.app.clock(),
         if_version=caller.if_match_later,
     )
-
-
-def _shown_by(caller: Caller) -> Callable[[Organization], Answer]:
-    """Show what a change of the directory made of the caller's organization: its place is as it was."""
-    placement = caller.principal.placement
-    return lambda organization: views.answer(Located(organization, placement))
 
 
 class Purge(BaseModel):

@@ -80,7 +80,7 @@ async def load(app: App, out: Output) -> Loaded:
                 owner = _user(app, external_id, 1)
                 new = NewOrganization(name=name, plan=plan, external_id=external_id, owner=owner, owner_is_new=True)
                 located = await creation.create(app, new, SYSTEM)
-                await app.run(SCOPE, _add_members, app, located.organization.id, external_id, size)
+                await app.storage.run(SCOPE, _add_members, app, located.organization.id, external_id, size)
             advance(1)
     return Loaded(len(DEMO), sum(size for *_, size in DEMO))
 
@@ -95,9 +95,9 @@ async def drop(app: App) -> int:
         people = await app.storage.read(SCOPE, _members, organization.id)
         if organization.status is not OrganizationStatus.CLOSED:
             at = app.clock()
-            await app.run(SCOPE, organizations.close, organization.id, timedelta(0), actor=SYSTEM, at=at)
+            await app.storage.run(SCOPE, organizations.close, organization.id, timedelta(0), actor=SYSTEM, at=at)
         await purging.purge(app, organization.id, SYSTEM)
-        await app.run(SCOPE, _forget, organization.slug, people)
+        await app.storage.run(SCOPE, _forget, organization.slug, people)
         dropped += 1
     return dropped
 

@@ -142,7 +142,7 @@ def delete(
             out.confirm(f"Close {found.name} ({found.slug})? Its members lose access at once.")
         if not (purge and found.status is OrganizationStatus.CLOSED):
             grace = timedelta(days=app.settings.delete_grace_days)
-            await app.run(SCOPE, organizations.close, org_id, grace, actor=OPERATOR, at=app.clock())
+            await app.storage.run(SCOPE, organizations.close, org_id, grace, actor=OPERATOR, at=app.clock())
         if purge:
             operation = await purging.purge(app, org_id, OPERATOR)
             out.item(
@@ -200,7 +200,7 @@ def _change(ctx: typer.Context, which: str, change: Any, *args: str) -> None:
 
     async def work(app: App, out: Output) -> None:
         org_id = await _resolved(app, which)
-        changed: Organization = await app.run(SCOPE, change, org_id, *args, actor=OPERATOR, at=app.clock())
+        changed: Organization = await app.storage.run(SCOPE, change, org_id, *args, actor=OPERATOR, at=app.clock())
         out.item(await _found(app, changed.id))
 
     writing(ctx, work)
