@@ -7,6 +7,9 @@ from typing import Any
 
 import pytest
 
+from orgstead import operations
+from orgstead.failpoints import arm
+from orgstead.kit import rfc3339
 from orgstead.model import OrganizationStatus, Role
 from orgstead.organizations import MAX_METADATA_BYTES, OPERATOR
 from orgstead.storage import tables
@@ -446,6 +449,29 @@ async def test_a_purge_is_confirmed_by_the_slug_and_final(service: Service) -> N
     assert await service.rows(tables.organizations) == []
     assert await service.app.storage.spaces() == []
     problem(await service.ask("POST", acme.path + "/restore", acme.owner), 401, "auth.token_invalid")
+
+
+async def test_a_purge_that_takes_longer_is_told_with_what_the_caller_needs(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody of a purged organization can ask how it went: the answer itself says what will be, and it goes on."""
+    acme, go = await service.organization("Acme", "enterprise"), asyncio.Event()
+
+    async def held_up() -> None:
+        await go.wait()
+
+    monkeypatch.setattr(operations, "WAIT_SECONDS", 0.01)
+    with arm("delete.mid_purge", held_up):
+        answer = await service.ask("DELETE", f"{acme.path}?purge=now&confirm={acme.slug}", acme.owner)
+        assert (answer.status_code, answer.json()) == (
+            200,
+            {"id": acme.id, "status": "purging", "purge_at": rfc3339(service.watch())},
+        )
+        problem(await service.ask("GET", acme.path, acme.owner), 401, "auth.token_invalid")
+        go.set()
+        async with asyncio.timeout(30):
+            while not await service.rows(tables.purge_receipts, org_id=acme.id):
+                pass
 
 
 async def test_a_name_released_by_a_purge_is_kept_for_its_former_owner(service: Service) -> None:
