@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from orgstead import audit, events, kit, lifecycle, names, operations, placements, slugs
+from orgstead import audit, events, kit, lifecycle, names, operations, organizations, placements, slugs
 from orgstead.audit import Actor
 from orgstead.errors import (
     AlreadyExists,
@@ -151,7 +151,7 @@ async def create(
         raise
     await failpoint("create.after_claim")
     await operations.finish(app, drawn.operation, within=operations.WAIT_SECONDS)
-    return await app.storage.read(SCOPE, _created, drawn.organization.id)
+    return await app.storage.read(SCOPE, organizations.get, drawn.organization.id)
 
 
 async def _write(app: App, drawn: Draft, actor: Actor, remember: IdempotentResponse | None) -> None:
@@ -187,13 +187,9 @@ async def write_intent(tx: Transaction, drawn: Draft, actor: Actor, remember: Id
     await audit.begin(tx, organization.id, actor, "organization.created", facts, at=at)
 
 
-async def _created(tx: Transaction, org_id: str) -> Located:
-    return Located(await tx.get(tables.organizations, org_id), await tx.get(tables.placements, org_id))
-
-
 async def make_space(app: App, operation: Operation) -> Mapping[str, Json]:
     """Make the space, or find it made."""
-    placement = await app.storage.read(SCOPE, _placement, operation.org_id)
+    placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
     await app.cell(placement.cell).create_space(placements.space_of(placement))
     await failpoint("create.after_space")
     return {}
@@ -201,23 +197,15 @@ async def make_space(app: App, operation: Operation) -> Mapping[str, Json]:
 
 async def make_spaces(app: App, batch: Sequence[Operation]) -> None:
     """``make_space`` for many. Raises ``NotFound`` where one of them has no placement any more."""
+    found = await app.storage.read(SCOPE, placements.get_many, [operation.org_id for operation in batch])
+    if len(found) != len(batch):
+        raise NotFound
     by_cell: dict[str, list[Space]] = {}
-    for placement in await app.storage.read(SCOPE, _placements, [operation.org_id for operation in batch]):
+    for placement in found:
         by_cell.setdefault(placement.cell, []).append(placements.space_of(placement))
     for cell, spaces in by_cell.items():
         await app.cell(cell).create_spaces(spaces)
     await failpoint("create.after_space")
-
-
-async def _placement(tx: Transaction, org_id: str) -> Placement:
-    return await tx.get(tables.placements, org_id)
-
-
-async def _placements(tx: Transaction, org_ids: Sequence[str]) -> list[Placement]:
-    found = await tx.find_many(tables.placements, [(org_id,) for org_id in org_ids])
-    if len(found) != len(org_ids):
-        raise NotFound
-    return found
 
 
 async def activate(tx: Transaction, operation: Operation, at: datetime) -> None:
@@ -230,7 +218,7 @@ async def activate(tx: Transaction, operation: Operation, at: datetime) -> None:
 
 async def drop_space(app: App, operation: Operation) -> Mapping[str, Json]:
     """Remove the space. Where another organization's data is in its place, there is none of ours to remove."""
-    placement = await app.storage.read(SCOPE, _placement, operation.org_id)
+    placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
     with suppress(SpaceMismatch):
         while await app.cell(placement.cell).drop_space(placements.space_of(placement)):
             pass

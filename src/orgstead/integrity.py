@@ -91,7 +91,7 @@ async def fsck(app: App, *, repair: bool = False, progress: Report = _ignore) ->
         last = batch[-1].id if batch else _LAST
         for finding in await app.storage.scan(SCOPE, _directory_findings, batch, after, last):
             yield finding
-        places = {p.org_id: p for p in await app.storage.scan(SCOPE, _placements, [o.id for o in batch])}
+        places = {p.org_id: p for p in await app.storage.scan(SCOPE, placements.get_many, [o.id for o in batch])}
         for organization in batch:
             async for finding in _space_findings(app, organization, places.get(organization.id), repair):
                 yield finding
@@ -112,10 +112,6 @@ async def fsck(app: App, *, repair: bool = False, progress: Report = _ignore) ->
 
 async def _organizations(tx: Transaction, after: str) -> list[Organization]:
     return await tx.page(tables.organizations, order=("id",), after=(after,), limit=BATCH)
-
-
-async def _placements(tx: Transaction, org_ids: Sequence[str]) -> list[Placement]:
-    return await tx.find_many(tables.placements, [(org_id,) for org_id in org_ids])
 
 
 # --- a batch of organizations, in the directory ---------------------------------------------------------------------

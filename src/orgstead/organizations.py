@@ -64,7 +64,7 @@ async def resolve(tx: Transaction, text: str) -> str:
 
 async def located(tx: Transaction, organizations: Sequence[Organization]) -> list[Located]:
     """The organizations with their placements, in the same order, in one more read."""
-    found = await tx.find_many(tables.placements, [(organization.id,) for organization in organizations])
+    found = await placements.get_many(tx, [organization.id for organization in organizations])
     by_id = {placement.org_id: placement for placement in found}
     return [Located(o, by_id[o.id]) for o in organizations if o.id in by_id]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,16 @@ def planned(settings: Settings, org_id: str, slug: str, plan: str) -> Placement:
     kind = kind_of(settings, plan)
     space = names.space_name(slug, org_id, settings.placement.naming) if kind is PlacementKind.DEDICATED else None
     return Placement(org_id=org_id, cell=FIRST_CELL, kind=kind, space=space)
+
+
+async def get(tx: Transaction, org_id: str) -> Placement:
+    """Raises ``NotFound``."""
+    return await tx.get(tables.placements, org_id)
+
+
+async def get_many(tx: Transaction, org_ids: Sequence[str]) -> list[Placement]:
+    """The placements of these organizations, in no promised order; at most 1,000."""
+    return await tx.find_many(tables.placements, [(org_id,) for org_id in org_ids])
 
 
 def space_of(placement: Placement) -> Space:

@@ -34,15 +34,8 @@ ALLOWED: Mapping[Role, frozenset[Permission]] = {
 }
 
 RANK: Mapping[Role, int] = {Role.VIEWER: 0, Role.MEMBER: 1, Role.ADMIN: 2, Role.OWNER: 3}
-"""Nobody grants a role above their own, nor edits a peer or superior (an owner may edit owners)."""
+"""The order of the roles: each may do what those below it may."""
 
 
 def allowed(role: Role, permission: Permission) -> bool:
     return permission in ALLOWED[role]
-
-
-def may_manage(actor: Role, subject: Role) -> bool:
-    """May someone in role ``actor`` give, change or take the role ``subject``?"""
-    if actor is Role.OWNER:
-        return True
-    return actor is Role.ADMIN and RANK[subject] < RANK[Role.ADMIN]

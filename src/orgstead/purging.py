@@ -18,7 +18,7 @@ from orgstead import lifecycle, operations, placements, slugs
 from orgstead.audit import SYSTEM, Actor
 from orgstead.errors import ConfirmationRequired, NotFound, OrgsteadError
 from orgstead.failpoints import failpoint
-from orgstead.model import Json, Operation, Organization, OrganizationStatus, Placement, PurgeReceipt, Role
+from orgstead.model import Json, Operation, Organization, OrganizationStatus, PurgeReceipt, Role
 from orgstead.organizations import for_change
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Table, Transaction
@@ -99,13 +99,9 @@ async def _due(tx: Transaction, at: datetime, limit: int) -> list[str]:
     return [o.id for o in closed if o.purge_at is not None and o.purge_at <= at and o.operation_id is None]
 
 
-async def _placement(tx: Transaction, org_id: str) -> Placement:
-    return await tx.get(tables.placements, org_id)
-
-
 async def close_and_count(app: App, operation: Operation) -> Mapping[str, Json]:
     """Close the space, so that nothing is added any more, and count what will be removed, by table."""
-    placement = await app.storage.read(SCOPE, _placement, operation.org_id)
+    placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
     cell, space = app.cell(placement.cell), placements.space_of(placement)
     await cell.close_space(space)
     removed = await cell.scan(space, _count_space, operation.org_id)
@@ -132,7 +128,7 @@ async def _count(tx: Transaction, table: Table[Any], where: Mapping[str, Json]) 
 
 async def drop_space(app: App, operation: Operation) -> Mapping[str, Json]:
     """Remove the organization's data, in batches where it shares tables with others."""
-    placement = await app.storage.read(SCOPE, _placement, operation.org_id)
+    placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
     while await app.cell(placement.cell).drop_space(placements.space_of(placement)):
         await failpoint("delete.mid_purge")
     return {}

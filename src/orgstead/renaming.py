@@ -24,7 +24,6 @@ from orgstead.model import (
     OperationState,
     Organization,
     OrganizationStatus,
-    Placement,
     PlacementState,
 )
 from orgstead.organizations import Located, for_change, get
@@ -121,20 +120,16 @@ async def _store(tx: Transaction, organization: Organization, name: str, slug: s
     await events.emit(tx, organization.id, "organization.renamed", facts, at=at)
 
 
-async def _placement(tx: Transaction, org_id: str) -> Placement:
-    return await tx.get(tables.placements, org_id)
-
-
 async def close_slots(app: App, operation: Operation) -> Mapping[str, Json]:
     """Wait for the last writer under the old name, and let no other in."""
-    placement = await app.storage.read(SCOPE, _placement, operation.org_id)
+    placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
     await app.cell(placement.cell).close_space(placements.space_of(placement))
     return {}
 
 
 async def rename_space(app: App, operation: Operation) -> Mapping[str, Json]:
     """Rename what holds the data, or find it renamed."""
-    placement = await app.storage.read(SCOPE, _placement, operation.org_id)
+    placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
     await app.cell(placement.cell).rename_space(placements.space_of(placement), operation.payload["space"])
     return {}
 
@@ -151,7 +146,7 @@ async def flip(tx: Transaction, operation: Operation, at: datetime) -> None:
 async def open_slots(app: App, operation: Operation) -> Mapping[str, Json]:
     """Let writers in under the new name and epoch."""
     await failpoint("rename.before_open")
-    placement = await app.storage.read(SCOPE, _placement, operation.org_id)
+    placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
     await app.cell(placement.cell).open_space(placements.space_of(placement))
     return {}
 
