@@ -42,7 +42,7 @@ class Clock:
 async def opened(database: Database, *, clock: kit.Clock | None = None, **settings: Any) -> AsyncIterator[App]:
     """An App over the database, migrated; ``settings`` are those of the service."""
     async with database.opened() as storage:
-        app = App(Settings(database_url=database.url, **settings), storage, clock=clock or Clock())
+        app = App(Settings.model_validate({**database.settings, **settings}), storage, clock=clock or Clock())
         yield app
         await app.close()
 

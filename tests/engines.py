@@ -17,22 +17,31 @@ import pytest
 
 from orgstead.storage import open_storage
 from orgstead.storage.port import Storage
-
-
-class EngineUnavailable(Exception):
-    """The engine's server cannot be started here; the text says why."""
+from tests import servers
+from tests.servers import EngineUnavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A new, empty database of one engine; ``url`` opens it."""
+    """A new, empty database of one engine; ``url`` opens it, and ``migration_url`` for its owner where that differs."""
 
     url: str
+    migration_url: str | None = None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What a service's settings say of it."""
+        return {"database_url": self.url, **({"migration_url": self.migration_url} if self.migration_url else {})}
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """``settings`` as environment variables."""
+        return {f"ORGSTEAD_{name.upper()}": value for name, value in self.settings.items()}
 
     @asynccontextmanager
     async def opened(self, *, migrated: bool = True) -> AsyncIterator[Storage]:
         """The database, open until the end of the block."""
-        storage = await open_storage(self.url)
+        storage = await open_storage(self.url, migration_url=self.migration_url)
         try:
             if migrated:
                 await storage.migrate()
@@ -53,8 +62,24 @@ async def sqlite() -> AsyncIterator[Database]:
         yield Database(f"sqlite:///{Path(folder, 'main.db')}")
 
 
+@asynccontextmanager
+async def postgres() -> AsyncIterator[Database]:
+    """A database of its own on the run's PostgreSQL server."""
+    async with servers.postgres.new_database() as (url, migration_url):
+        yield Database(url, migration_url)
+
+
+@asynccontextmanager
+async def mongodb() -> AsyncIterator[Database]:
+    """A database of its own on the run's MongoDB server."""
+    async with servers.mongodb.new_database() as url:
+        yield Database(url)
+
+
 ENGINES: dict[str, Engine] = {
     "sqlite": sqlite,
+    "postgres": postgres,
+    "mongodb": mongodb,
 }
 
 

@@ -26,7 +26,10 @@ ENTRY = "entry"
 MODULES: Mapping[str, str] = {
     LANGUAGE: "orgstead base64url errors failpoints kit lifecycle model names policy",
     PORT: "storage.port storage.tables",
-    ENGINES: "storage.codec storage.migrations storage.sqlite",
+    ENGINES: (
+        "storage.codec storage.migrations storage.mongodb storage.postgres storage.space_names storage.sqlite"
+        " storage.unit"
+    ),
     OPENER: "storage",
     USE_CASES: (
         "access audit creation cursors events idempotency identity importing integrity keys members operations"

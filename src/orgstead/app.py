@@ -31,6 +31,12 @@ KEY_FILE = "secret.key"
 """Name of the key file that dev mode makes in the data folder."""
 
 
+async def open_directory(settings: Settings, *, writable: bool) -> Storage:
+    """The database that the settings name, as ``open_storage`` opens it."""
+    migration_url = settings.migration_url.get_secret_value() if settings.migration_url else None
+    return await open_storage(settings.database_url, migration_url=migration_url, writable=writable)
+
+
 class App:
     """Owns the storages, the clock and the secrets. ``owner`` names this process in leases.
 
@@ -49,7 +55,7 @@ class App:
     @classmethod
     async def open(cls, settings: Settings, *, writable: bool = True, clock: kit.Clock = kit.now) -> Self:
         """Open the database. Raises ``ConfigurationError`` and its kin when that cannot work."""
-        return cls(settings, await open_storage(settings.database_url, writable=writable), clock=clock)
+        return cls(settings, await open_directory(settings, writable=writable), clock=clock)
 
     async def check(self) -> None:
         """Raise ``ConfigurationError`` unless the service could serve: schema, keys, password hashing."""

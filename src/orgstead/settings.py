@@ -162,6 +162,11 @@ class Settings(BaseSettings):
     database_url: str = Field(
         default=DEFAULT_URL, min_length=1, repr=False, description="The database. Its scheme chooses the engine."
     )
+    migration_url: SecretStr | None = Field(
+        default=None,
+        description="The same database for the role that owns it: changes the schema and makes dedicated spaces. Needed"
+        " where `database_url` names a role without those rights, as it should on PostgreSQL.",
+    )
     data_folder: Path = Field(default=Path("orgstead-data"), description="Folder of the key file, made with mode 0700.")
     mode: Literal["dev", "production"] = Field(
         default="dev", description="dev makes a key file by itself; production refuses to start with anything unsafe."

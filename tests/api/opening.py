@@ -21,7 +21,7 @@ SIGNUP_TOKEN = "sign-up-token-of-the-tests"
 def settings_for(database: Database, folder: Path, **changes: Any) -> Settings:
     """Settings of a service on ``database``, with ``changes`` by name."""
     values: dict[str, Any] = {
-        "database_url": database.url,
+        **database.settings,
         "data_folder": folder,
         "secret_key": secrets.token_urlsafe(48),
         "passwords": CHEAP,

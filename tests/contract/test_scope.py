@@ -76,6 +76,40 @@ async def test_p04_find_many_of_another_organization(storage: Storage, table: Ta
 
 
 @every_scoped_table
+async def test_p04_find_many_by_unique_of_another_organization(
+    storage: Storage, table: Table[Any], kind: PlacementKind
+) -> None:
+    """Promise 4: reads give nothing, whichever constraint the keys are of."""
+    of = await pair(storage, table, kind)
+    for name, columns in (table.unique or {}).items():
+        values = [tuple(getattr(row, column) for column in columns) for row in (of.theirs, of.ours)]
+        assert await look(storage, of.us, "find_many", table, values, unique=name) == [of.ours]
+
+
+@every_scoped_table
+async def test_p04_add_many_of_another_organization(storage: Storage, table: Table[Any], kind: PlacementKind) -> None:
+    """Promise 4: one row of another organization among ours raises ``OutOfScope``, and none is added."""
+    of = await pair(storage, table, kind)
+    ours, theirs = (sample(table, getattr(row, table.scope or "")) for row in (of.ours, of.theirs))
+    with pytest.raises(OutOfScope):
+        await do(storage, of.us, "add_many", table, [ours, theirs])
+    if table.scope not in table.key or len(table.key) > 1:
+        assert await look(storage, of.us, "find", table, **key_where(table, ours)) is None
+    await assert_untouched(storage, table, of)
+
+
+@every_scoped_table
+async def test_p04_replace_many_of_another_organization(
+    storage: Storage, table: Table[Any], kind: PlacementKind
+) -> None:
+    """Promise 4: one row of another organization among ours raises ``NotFound``, and none is replaced."""
+    of = await pair(storage, table, kind)
+    with pytest.raises(NotFound):
+        await do(storage, of.us, "replace_many", table, [changed(table, row) for row in (of.ours, of.theirs)])
+    await assert_untouched(storage, table, of)
+
+
+@every_scoped_table
 async def test_p04_lock_of_another_organization(storage: Storage, table: Table[Any], kind: PlacementKind) -> None:
     """Promise 4: reads give nothing, ``lock`` included."""
     of = await pair(storage, table, kind)

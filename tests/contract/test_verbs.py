@@ -292,3 +292,81 @@ async def test_unknown_columns_are_a_mistake(storage: Storage) -> None:
     for verb, kwargs in mistakes:
         with pytest.raises(ValueError):  # noqa: PT011  # which words an engine finds is its own
             await look(storage, SYSTEM, verb, memberships, **kwargs)
+
+
+# --- many rows at once ------------------------------------------------------------------------------------------------
+
+
+@every_table
+async def test_many_rows_are_added_found_and_replaced(storage: Storage, table: Table[Any], kind: PlacementKind) -> None:
+    """``add_many``, ``find_many``, ``replace_many``: as the verbs for one row, for each of them, in their order."""
+    many = 1 if table.scope and table.key == (table.scope,) else 1200
+    org = org_id()
+    scope = await scope_of(storage, table, org, kind)
+    rows = [sample(table, org, sparse=number % 2 == 0) for number in range(many)]
+    await do(storage, scope, "add_many", table, rows)
+    await do(storage, scope, "add_many", table, [])
+    found = []
+    for some in (rows[:1000], rows[1000:]):
+        found += await look(storage, scope, "find_many", table, [key_of(table, row) for row in some])
+    assert sorted(found, key=repr) == sorted(rows, key=repr)
+    others = [changed(table, row) for row in reversed(rows)]
+    stored = await do(storage, scope, "replace_many", table, others)
+    assert stored == [replace(row, version=2) if table.versioned else row for row in others]
+    assert await do(storage, scope, "replace_many", table, []) == []
+    for row in stored[:: max(1, many // 3)]:
+        assert await look(storage, scope, "get", table, *key_of(table, row)) == row
+
+
+@every_table
+async def test_many_rows_are_added_or_none(storage: Storage, table: Table[Any], kind: PlacementKind) -> None:
+    """``add_many``: where one row is there already, ``AlreadyExists`` names the constraint and none is added."""
+    org = org_id()
+    scope = await scope_of(storage, table, org, kind)
+    there, other = sample(table, org), sample(table, org)
+    await do(storage, scope, "add", table, there)
+    for rows in ([other, changed(table, there)], [changed(table, there), other]):
+        with pytest.raises(AlreadyExists) as raised:
+            await do(storage, scope, "add_many", table, rows)
+        assert raised.value.constraint == table.key_constraint
+    if key_of(table, other) != key_of(table, there):
+        assert await look(storage, scope, "find", table, **key_where(table, other)) is None
+    assert await look(storage, scope, "get", table, *key_of(table, there)) == there
+
+
+@every_unique
+async def test_many_rows_of_one_unique_value(storage: Storage, table: Table[Any], name: str) -> None:
+    """``add_many``, ``replace_many``: the constraint holds among the rows themselves, and is named."""
+    assert table.unique is not None
+    first, second, third = (sample(table, org_id()) for _ in range(3))
+    taken = {column: getattr(first, column) for column in table.unique[name]}
+    with pytest.raises(AlreadyExists) as raised:
+        await do(storage, SYSTEM, "add_many", table, [first, third, replace(second, **taken)])
+    assert raised.value.constraint == name
+    await do(storage, SYSTEM, "add_many", table, [first, second, third])
+    with pytest.raises(AlreadyExists) as raised:
+        await do(storage, SYSTEM, "replace_many", table, [third, replace(second, **taken)])
+    assert raised.value.constraint == name
+    assert await look(storage, SYSTEM, "get", table, *key_of(table, third)) == third
+    values = [tuple(getattr(row, column) for column in table.unique[name]) for row in (third, first, third)]
+    found = await look(storage, SYSTEM, "find_many", table, [*values, (token(),) * len(values[0])], unique=name)
+    assert sorted(found, key=repr) == sorted([first, third], key=repr)
+
+
+async def test_many_rows_are_replaced_or_none(storage: Storage) -> None:
+    """``replace_many``: where one is stale or missing, the error is that of ``replace`` and none is replaced."""
+    org = org_id()
+    rows = [sample(operations, org) for _ in range(5)]
+    await do(storage, OrgScope(org), "add_many", operations, rows)
+    new = [replace(row, attempts=7) for row in rows]
+    with pytest.raises(StaleRow):
+        await do(storage, OrgScope(org), "replace_many", operations, [*new[:3], replace(new[3], version=9), new[4]])
+    with pytest.raises(NotFound):
+        await do(storage, OrgScope(org), "replace_many", operations, [*new, sample(operations, org)])
+    assert sorted(await rows_of(storage, OrgScope(org), operations), key=repr) == sorted(rows, key=repr)
+
+
+async def test_many_keys_of_no_constraint(storage: Storage) -> None:
+    """``find_many``: a constraint that the table does not have is a mistake of the program."""
+    with pytest.raises(ValueError, match="no unique constraint"):
+        await look(storage, SYSTEM, "find_many", users, [("x",)], unique="users.name")

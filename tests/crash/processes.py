@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from tests.crash.history import History
+from tests.engines import Database
 from tests.support import PROJECT
 
 PIPE = 65536
@@ -63,12 +64,12 @@ class Program:
 
 
 @contextmanager
-def program(history: History, url: str, *task: str, failpoint: str | None = None) -> Iterator[Program]:
-    """The program at work on the database at ``url``, killed at the end of the block at the latest."""
+def program(history: History, database: Database, *task: str, failpoint: str | None = None) -> Iterator[Program]:
+    """The program at work on the database, killed at the end of the block at the latest."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.crash.program", url, *task],
+        [sys.executable, "-m", "tests.crash.program", *task],
         stdout=subprocess.PIPE,
-        env={**os.environ, "ORGSTEAD_FAILPOINTS": f"{failpoint}=kill" if failpoint else ""},
+        env={**os.environ, **database.variables, "ORGSTEAD_FAILPOINTS": f"{failpoint}=kill" if failpoint else ""},
         cwd=PROJECT,
     )
     with process:

@@ -1,8 +1,8 @@
 """A process to be killed: it works on a database and tells on standard output what it began and what was acknowledged.
 
-    python -m tests.crash.program URL TASK [PLAN [MUTATION]]
+    python -m tests.crash.program TASK [PLAN [MUTATION]]
 
-``TASK`` is ``create``, ``rename``, ``delete``, ``churn`` (all of them, again and again, until killed) or ``recover``.
+The database is the one that the environment variables of the settings name. ``TASK`` is ``create``, ``rename``, ``delete``, ``churn`` (all of them, again and again, until killed) or ``recover``.
 Each line of the output is one JSON list: what happened, and to what. A pipe keeps what a killed process wrote.
 """
 
@@ -20,10 +20,10 @@ import orjson
 
 from orgstead import creation, organizations, purging, renaming
 from orgstead.app import App
+from orgstead.config import load
 from orgstead.creation import NewOrganization
 from orgstead.errors import NotFound, PlacementMoved
 from orgstead.renaming import NewName
-from orgstead.settings import Settings
 from tests import apps
 from tests.crash.mutations import MUTATIONS
 
@@ -127,16 +127,16 @@ async def churn(app: App, writers: Writers) -> None:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncIterator[App]:
-    app = await App.open(Settings(database_url=url))
+async def opened() -> AsyncIterator[App]:
+    app = await App.open(load(environ=os.environ).settings)
     yield app
     await app.close()
 
 
-async def main(url: str, task: str, plan: str = "free", mutation: str = "none") -> None:
+async def main(task: str, plan: str = "free", mutation: str = "none") -> None:
     mutate: Callable[[], None] = MUTATIONS[mutation]
     mutate()
-    async with opened(url) as app:
+    async with opened() as app:
         writers = Writers(app)
         if task == "recover":
             await apps.recover(app)

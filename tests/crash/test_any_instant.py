@@ -31,7 +31,7 @@ async def test_one_database_outlives_death_after_death(engine: str, seed: int) -
         async with apps.opened(database):
             pass  # migrated
         for _ in range(TIMES):
-            with program(history, database.url, "churn") as process:
+            with program(history, database, "churn") as process:
                 await asyncio.to_thread(process.follow, history.lines + chance.randrange(1, LINES))
                 process.kill()
             assert await after_recovery(database, history) == []
@@ -49,7 +49,7 @@ async def test_files_copied_at_any_instant_open_and_hold_what_was_acknowledged(
         async with apps.opened(database):
             pass  # migrated
         copies: list[tuple[Path, History]] = []
-        with program(history, database.url, "churn") as process:
+        with program(history, database, "churn") as process:
             for number in range(TIMES):
                 process.follow(history.lines + chance.randrange(1, LINES))
                 copy = tmp_path / str(number)

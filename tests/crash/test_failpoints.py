@@ -163,6 +163,6 @@ async def _fill(tx: Transaction, org_id: str) -> None:
 
 def run_until(failpoint: str | None, history: History, database: Database, *task: str) -> None:
     """Run the program until it kills itself at the failpoint, or to its end where that is None."""
-    with program(history, database.url, *task, failpoint=failpoint) as process:
+    with program(history, database, *task, failpoint=failpoint) as process:
         status = process.end()
     assert status == (-signal.SIGKILL if failpoint else 0), f"{failpoint} was not reached"

@@ -302,26 +302,26 @@ async def test_a_batch_that_has_begun_is_finished_when_the_import_is_cancelled(a
 
 
 PROGRAM = """
-import asyncio, sys
+import asyncio, os, sys
 from orgstead import importing
 from orgstead.app import App
 from orgstead.audit import OPERATOR
-from orgstead.settings import Settings
+from orgstead.config import load
 from tests.use_cases.test_importing import numbered
 importing.BATCH = 200
 async def main():
-    app = await App.open(Settings(database_url=sys.argv[1]))
-    async for batch in importing.import_organizations(app, numbered(450), OPERATOR, plan=sys.argv[2]):
+    app = await App.open(load(environ=os.environ).settings)
+    async for batch in importing.import_organizations(app, numbered(450), OPERATOR, plan=sys.argv[1]):
         for outcome in batch:
             print(outcome.external_id, outcome.organization_id, flush=True)
 asyncio.run(main())
 """
 
 
-def run_until(failpoint: str, url: str) -> subprocess.CompletedProcess[str]:
+def run_until(failpoint: str, database: Database) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-c", PROGRAM, url, "free"],
-        env={**os.environ, "ORGSTEAD_FAILPOINTS": failpoint},
+        [sys.executable, "-c", PROGRAM, "free"],
+        env={**os.environ, **database.variables, "ORGSTEAD_FAILPOINTS": failpoint},
         cwd=PROJECT,
         capture_output=True,
         text=True,
@@ -335,7 +335,7 @@ async def test_an_import_that_is_killed_is_completed_by_running_it_again(engine:
     async with new_database(engine) as database:
         async with apps.opened(database):
             pass  # migrated
-        killed = run_until(f"{point}=kill@{count}", database.url)
+        killed = run_until(f"{point}=kill@{count}", database)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         told = dict(line.split() for line in killed.stdout.splitlines())
         assert len(told) in (0, 200), "a batch is told whole or not at all"

@@ -13,11 +13,11 @@ from enum import StrEnum
 from pathlib import Path
 
 from orgstead import operations
-from orgstead.app import KEY_FILE, App
+from orgstead.app import KEY_FILE, App, open_directory
 from orgstead.config import Configuration
 from orgstead.errors import OrgsteadError
 from orgstead.settings import Settings
-from orgstead.storage import describe, open_storage
+from orgstead.storage import describe
 from orgstead.storage.port import Storage, SystemScope
 
 SCOPE = SystemScope("doctor")
@@ -133,7 +133,7 @@ def _key(settings: Settings, storage: Storage) -> Finding:
 
 async def _database(settings: Settings) -> AsyncIterator[Finding]:
     try:
-        storage = await open_storage(settings.database_url, writable=False)
+        storage = await open_directory(settings, writable=False)
     except OrgsteadError as error:
         yield fail("database", error.detail, error.next)
         return

@@ -9,12 +9,12 @@ from typing import Annotated
 
 import typer
 
+from orgstead.app import open_directory
 from orgstead.cli.commands import command, group
 from orgstead.cli.config import configuration
 from orgstead.cli.errors import CHECK_FAILED, report
 from orgstead.cli.output import Options, Output
 from orgstead.errors import ConfigurationError
-from orgstead.storage import open_storage
 from orgstead.storage.port import Storage
 
 app = group("Upgrade, check and back up the database.")
@@ -23,7 +23,7 @@ app = group("Upgrade, check and back up the database.")
 @asynccontextmanager
 async def storage(options: Options, *, writable: bool) -> AsyncIterator[Storage]:
     """The database as it is, whatever its schema."""
-    opened = await open_storage(configuration(options).settings.database_url, writable=writable)
+    opened = await open_directory(configuration(options).settings, writable=writable)
     try:
         yield opened
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from orgstead.errors import ConfigurationError
 from orgstead.kit import Clock, now
@@ -11,6 +12,11 @@ from orgstead.storage.port import Storage
 
 DEFAULT_URL = "sqlite:///orgstead-data/main.db"
 """The embedded database in the folder that the service was started in: needs no server."""
+
+_EXTRAS = MappingProxyType({"postgresql": "postgres", "mongodb": "mongodb", "mongodb+srv": "mongodb"})
+"""Scheme -> the extra that installs its driver."""
+
+_SCHEMES = ("sqlite", *_EXTRAS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,34 +36,65 @@ class Description:
 
 def describe(url: str) -> Description:
     """Describe the database at ``url`` without touching it. Raises ``ConfigurationError`` for a URL of no engine."""
-    _require_known(url)
-    from orgstead.storage.sqlite.location import parse
+    scheme = _scheme(url)
+    if scheme == "sqlite":
+        from orgstead.storage.sqlite import location
 
-    location = parse(url)
-    return Description(location.url, location.path.parent, location.path, concurrent=False)
+        place = location.parse(url)
+        return Description(place.url, place.path.parent, place.path, concurrent=False)
+    if scheme == "postgresql":
+        from orgstead.storage.postgres import location as postgres
+
+        return Description(postgres.parse(url).url, None, None, concurrent=True)
+    from orgstead.storage.mongodb import location as mongodb
+
+    return Description(mongodb.parse(url).url, None, None, concurrent=True)
 
 
-async def open_storage(url: str, *, writable: bool = True, clock: Clock = now) -> Storage:
+async def open_storage(
+    url: str, *, migration_url: str | None = None, writable: bool = True, clock: Clock = now
+) -> Storage:
     """Open the database at ``url``; the engine is chosen by the URL's scheme and imported only then.
 
-    ``writable=False`` opens it beside a process that writes to it; ``run`` then raises ``StorageReadOnly``. A missing
-    database is created where ``writable``. The schema is not looked at: call ``check`` or ``migrate``. ``clock`` dates
-    the migrations. Raises ``ConfigurationError`` for an unknown scheme, a place that cannot be used, or a database
-    that another process has open for writing (``DatabaseInUse``).
+    ``migration_url`` reaches the same database with the rights to change its schema and to make spaces, where the
+    engine has such a distinction. ``writable=False`` opens it beside a process that writes to it; ``run`` then raises
+    ``StorageReadOnly``. A missing database is created where ``writable`` and the engine is embedded. The schema is not
+    looked at: call ``check`` or ``migrate``. ``clock`` dates the migrations.
+
+    Raises ``ConfigurationError`` for an unknown scheme, a driver that is not installed, a place that cannot be used, or
+    a database that another process has open for writing (``DatabaseInUse``).
     """
-    _require_known(url)
-    from orgstead.storage.sqlite.engine import SqliteStorage
+    scheme = _scheme(url)
+    if scheme == "sqlite":
+        from orgstead.storage.sqlite.engine import SqliteStorage
 
-    return SqliteStorage.open(url, writable=writable, clock=clock)
+        return SqliteStorage.open(url, writable=writable, clock=clock)
+    try:
+        if scheme == "postgresql":
+            from orgstead.storage.postgres.engine import PostgresStorage
 
+            return await PostgresStorage.open(url, migration_url=migration_url, writable=writable, clock=clock)
+        from orgstead.storage.mongodb.engine import MongoStorage
 
-def _require_known(url: str) -> None:
-    scheme, separator, _ = url.partition(":")
-    if not separator or scheme != "sqlite":
+        return await MongoStorage.open(url, writable=writable, clock=clock)
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "orgstead":
+            raise
         raise ConfigurationError(
-            "The database URL begins with a scheme that this version does not know; it knows sqlite.",
+            f"The driver for {scheme} databases is not installed.",
+            next=f"pip install 'orgstead[{_EXTRAS[scheme]}]'",
+        ) from error
+
+
+def _scheme(url: str) -> str:
+    scheme, separator, _ = url.partition(":")
+    if not separator or scheme not in _SCHEMES:
+        raise ConfigurationError(
+            "The database URL begins with a scheme that this version does not know; it knows sqlite, postgresql and"
+            " mongodb.",
             next=f"set ORGSTEAD_DATABASE_URL to a URL such as {DEFAULT_URL}",
         )
+    return scheme
 
 
 __all__ = ["DEFAULT_URL", "Description", "describe", "open_storage"]

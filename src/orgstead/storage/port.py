@@ -132,20 +132,34 @@ class Transaction(Protocol):
     async def add(self, table: Table[Row], row: Row) -> None:
         """Insert. Raises ``AlreadyExists``, ``OutOfScope``, ``InvalidValue``."""
 
+    async def add_many(self, table: Table[Row], rows: Sequence[Row]) -> None:
+        """``add`` for any number of rows of one table, in as few round trips as the engine can. Raises as ``add``."""
+
     async def get(self, table: Table[Row], *key: Any) -> Row:
         """The row of this key. Raises ``NotFound``."""
 
     async def find(self, table: Table[Row], **where: Any) -> Row | None:
         """The row of this key or unique constraint, or None. ``where`` must name all columns of one of them."""
 
-    async def find_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> list[Row]:
-        """The rows of these keys that exist, in no promised order, in one round trip; at most 1,000 keys."""
+    async def find_many(
+        self, table: Table[Row], keys: Sequence[tuple[Any, ...]], *, unique: str | None = None
+    ) -> list[Row]:
+        """The rows of these keys that exist, in no promised order, in one round trip; at most 1,000 keys.
+
+        ``unique`` names the unique constraint whose values ``keys`` are; None stands for the table's key.
+        """
 
     async def replace(self, table: Table[Row], row: Row) -> Row:
         """Write all columns of an existing row and return it as stored.
 
         Where the table is versioned, ``row.version`` must be the stored one (else ``StaleRow``) and the stored row
         gets the next. Raises ``NotFound``, ``StaleRow``, ``AlreadyExists``.
+        """
+
+    async def replace_many(self, table: Table[Row], rows: Sequence[Row]) -> list[Row]:
+        """``replace`` for any number of different rows, in as few round trips as the engine can; as stored, in order.
+
+        Raises as ``replace`` where it would for one of them.
         """
 
     async def remove(self, table: Table[Row], *key: Any) -> None:

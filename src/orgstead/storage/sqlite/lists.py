@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orgstead.storage.codec import Kind
 from orgstead.storage.port import Table, total_order
 from orgstead.storage.sqlite.statements import Statements, names, quoted
+from orgstead.storage.unit import check_keys, check_limit, columns_named
 
 if TYPE_CHECKING:
     from orgstead.storage.sqlite.transaction import SqliteTransaction
@@ -20,7 +21,6 @@ Order = Sequence[tuple[str, bool]]
 _Range = tuple[list[str], list[Any], Order]
 """Conditions, their values, and the order that is left."""
 
-MAX_KEYS = 1000
 _EVERY_ROW = "1"
 
 
@@ -39,7 +39,7 @@ def page(
     last column only, at the end those that differ in the first. An index serves each of them from its first row on,
     also where columns hold None or directions are mixed, which one comparison of tuples would not.
     """
-    _check_limit(limit)
+    check_limit(limit)
     sql = tx.statements(table)
     conditions, values = tx.conditions(sql, where)
     full = [(sql.codec.column(column.lstrip("-")).name, column.startswith("-")) for column in total_order(table, order)]
@@ -91,20 +91,23 @@ def _beyond(sql: Statements[Any], column: str, value: Any, *, down: bool) -> Ite
         yield sql.null[column], []
 
 
-def find_many(tx: SqliteTransaction, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> list[Row]:
+def find_many(
+    tx: SqliteTransaction, table: Table[Row], keys: Sequence[tuple[Any, ...]], unique: str | None
+) -> list[Row]:
     """``Transaction.find_many``: each row once, however often its key is named."""
-    if len(keys) > MAX_KEYS:
-        raise ValueError(f"At most {MAX_KEYS} rows can be asked for at once.")
+    check_keys(keys)
     sql = tx.statements(table)
-    if not keys:
+    columns = columns_named(table, unique)
+    wanted = [key for key in dict.fromkeys(keys) if None not in key]
+    if not wanted:
         return []
     conditions, bound = tx.conditions(sql, None)
-    values = [value for key in dict.fromkeys(keys) for value in sql.key(key)]
+    values = [value for key in wanted for value in sql.plain(columns, key)]
     # CROSS JOIN fixes the order: one search for each key. Left to choose, SQLite may scan the table instead.
-    wanted = [f"wanted.{quoted(f'column{n}')}" for n in range(1, len(table.key) + 1)]
-    matches = [f"{sql.target}.{quoted(column)} = {part}" for column, part in zip(table.key, wanted, strict=True)]
-    row = f"({', '.join('?' * len(table.key))})"
-    source = f"(VALUES {', '.join([row] * (len(values) // len(table.key)))}) AS wanted"
+    parts = [f"wanted.{quoted(f'column{n}')}" for n in range(1, len(columns) + 1)]
+    matches = [f"{sql.target}.{quoted(column)} = {part}" for column, part in zip(columns, parts, strict=True)]
+    row = f"({', '.join('?' * len(columns))})"
+    source = f"(VALUES {', '.join([row] * len(wanted))}) AS wanted"
     text = f"SELECT {names(table.columns)} FROM {source} CROSS JOIN {sql.target}"  # noqa: S608  # declared names
     text += f" WHERE {' AND '.join([*matches, *conditions])}"
     return [sql.codec.decode(found) for found in tx.rows(text, [*values, *bound])]
@@ -121,7 +124,7 @@ def claim(
     limit: int,
 ) -> list[Row]:
     """``Transaction.claim``: the rows whose lease ended first come first. Nobody else writes meanwhile."""
-    _check_limit(limit)
+    check_limit(limit)
     if table.lease is None:
         raise ValueError(f"Rows of {table.name} cannot be claimed: its declaration names no lease.")
     until_column, owner_column = table.lease
@@ -176,8 +179,3 @@ def aggregate(
         result.update(zip(("count", *sums), row[len(groups) :], strict=True))
         results.append(result)
     return results
-
-
-def _check_limit(limit: int) -> None:
-    if limit < 0:
-        raise ValueError("A limit cannot be negative.")

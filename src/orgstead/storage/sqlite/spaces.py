@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import sqlite3
 
-from orgstead.errors import InvalidValue, SpaceMismatch
+from orgstead.errors import SpaceMismatch
 from orgstead.model import PlacementKind, Slot, SlotState
-from orgstead.storage import tables
+from orgstead.storage import space_names, tables
 from orgstead.storage.port import FoundSpace, Space
 from orgstead.storage.sqlite import failures
 from orgstead.storage.sqlite.connections import snapshot
-from orgstead.storage.sqlite.placing import MAX_NAME, physical_name, valid_name
-from orgstead.storage.sqlite.statements import create_table, names, quoted, statements_of
+from orgstead.storage.sqlite.statements import create_table, names, physical_name, quoted, statements_of
 
 _SLOTS = "__slots"
 _DEDICATED_MARK, _POOLED_MARK = "d:", "p:"
@@ -38,8 +37,7 @@ def create(connection: sqlite3.Connection, space: Space, slots: int) -> None:
 
 def rename(connection: sqlite3.Connection, space: Space, name: str) -> None:
     """``Storage.rename_space``."""
-    if not valid_name(name):
-        raise InvalidValue(f"A space's name is org_ and a-z, 0-9, hyphen, underscore; at most {MAX_NAME} in all.")
+    space_names.require_valid(name)
     if space.kind is not PlacementKind.DEDICATED:
         raise SpaceMismatch("A pooled space has no name of its own.")
     target = Space(space.org_id, space.kind, name, space.epoch)

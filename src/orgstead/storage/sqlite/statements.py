@@ -9,8 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Generic, TypeVar
 
+from orgstead.storage import space_names
 from orgstead.storage.codec import Kind, TableCodec, codec_of
-from orgstead.storage.port import Table
+from orgstead.storage.port import Space, Table
 
 Row = TypeVar("Row")
 
@@ -31,6 +32,12 @@ def quoted(name: str) -> str:
 
 def names(columns: Iterable[str]) -> str:
     return ", ".join(map(quoted, columns))
+
+
+def physical_name(space: Space, table: Table[Any]) -> str:
+    """The name of ``table`` in ``space``. Raises ``SpaceMismatch`` where its name does not go with its kind."""
+    name = space_names.name_of(space)
+    return table.name if name is None else f"{name}__{table.name}"
 
 
 def create_table(table: Table[Any], physical: str, mark: str) -> Iterator[str]:
@@ -85,9 +92,12 @@ class Statements(Generic[Row]):
 
     def key(self, values: Sequence[Any]) -> list[Any]:
         """The plain values of a key. Raises ``ValueError`` where they are not as many as its columns."""
-        columns = self.table.key
+        return self.plain(self.table.key, values)
+
+    def plain(self, columns: Sequence[str], values: Sequence[Any]) -> list[Any]:
+        """The plain values of these columns. Raises ``ValueError`` where they are not as many."""
         if len(values) != len(columns):
-            raise ValueError(f"The key of {self.table.name} has {len(columns)} columns.")
+            raise ValueError(f"Expected {len(columns)} values, for {', '.join(columns)} of {self.table.name}.")
         return [self.codec.by_name[column].encode(value) for column, value in zip(columns, values, strict=True)]
 
     def order_by(self, order: Sequence[tuple[str, bool]]) -> str:

@@ -12,16 +12,13 @@ from orgstead.errors import (
     AlreadyExists,
     InvalidValue,
     NotFound,
-    OutOfScope,
     PlacementMoved,
     StaleRow,
-    StorageReadOnly,
-    TransactionEnded,
 )
-from orgstead.storage.port import Home, OrgScope, Scope, Space, Table
+from orgstead.storage.port import Scope, Table
 from orgstead.storage.sqlite import failures, lists
-from orgstead.storage.sqlite.placing import physical_name
-from orgstead.storage.sqlite.statements import Statements, quoted, statements_of
+from orgstead.storage.sqlite.statements import Statements, physical_name, quoted, statements_of
+from orgstead.storage.unit import Unit, identified_by
 
 Row = TypeVar("Row")
 T = TypeVar("T")
@@ -34,22 +31,18 @@ def _verb(
     [Callable[Concatenate[SqliteTransaction, P], T]],
     Callable[Concatenate[SqliteTransaction, P], Coroutine[Any, Any, T]],
 ]:
-    """Make a verb of a method: any error of it ends the transaction (promise 3) and leaves as one of ours."""
+    """``unit.verb`` for methods that never wait: one coroutine for each call instead of two."""
 
     def decorate(
         method: Callable[Concatenate[SqliteTransaction, P], T],
     ) -> Callable[Concatenate[SqliteTransaction, P], Coroutine[Any, Any, T]]:
         @wraps(method)
         async def verb(self: SqliteTransaction, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            if self._ended:
-                raise TransactionEnded
+            self.begin_verb(writes=writes)
             try:
-                if writes and not self._writable:
-                    raise StorageReadOnly("This transaction only reads; nothing was changed.")
                 return method(self, *args, **kwargs)
             except BaseException as error:
-                self._ended = self._failed = True
-                ours = failures.translated(error)
+                ours = self.fail(error)
                 if ours is error:
                     raise
                 raise ours from error
@@ -59,44 +52,32 @@ def _verb(
     return decorate
 
 
-class SqliteTransaction:
+class SqliteTransaction(Unit):
     """The verbs of ``port.Transaction`` within one scope, on a connection that has begun a transaction."""
 
-    __slots__ = ("_connection", "_ended", "_failed", "_org_id", "_scope", "_space", "_writable")
+    __slots__ = ("_connection",)
 
     def __init__(self, connection: sqlite3.Connection, scope: Scope, *, writable: bool) -> None:
+        super().__init__(scope, writable=writable)
         self._connection = connection
-        self._scope = scope
-        self._space = scope if isinstance(scope, Space) else None
-        self._org_id = scope.org_id if isinstance(scope, (OrgScope, Space)) else None
-        self._writable = writable
-        self._ended = False
-        self._failed = False
 
-    def end(self) -> bool:
-        """Refuse all further verbs; True when one has failed, so that nothing may be committed."""
-        self._ended = True
-        return self._failed
+    def translated(self, error: BaseException) -> BaseException:
+        return failures.translated(error)
 
     @property
     def within_organization(self) -> bool:
         """True when the scope is one organization's."""
-        return self._org_id is not None
+        return self.org_id is not None
 
     @_verb(writes=True)
     def add(self, table: Table[Row], row: Row) -> None:
+        self._add(self.statements(table), row)
+
+    @_verb(writes=True)
+    def add_many(self, table: Table[Row], rows: Sequence[Row]) -> None:
         sql = self.statements(table)
-        if self._org_id is not None and getattr(row, table.scope or "") != self._org_id:
-            raise OutOfScope
-        values = sql.codec.encode(row)
-        try:
-            self._connection.execute(sql.insert, values)
-        except sqlite3.IntegrityError as error:
-            raise self._violated(sql, values, replacing=False, error=error) from None
-        except sqlite3.OperationalError as error:
-            if self._space is not None and failures.is_missing_table(error):
-                raise PlacementMoved(retry_after=1.0) from None
-            raise
+        for row in rows:
+            self._add(sql, row)
 
     @_verb(writes=False)
     def get(self, table: Table[Row], *key: Any) -> Row:
@@ -110,31 +91,17 @@ class SqliteTransaction:
         return sql.codec.decode(rows[0]) if rows else None
 
     @_verb(writes=False)
-    def find_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> list[Row]:
-        return lists.find_many(self, table, keys)
+    def find_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]], *, unique: str | None = None) -> list[Row]:
+        return lists.find_many(self, table, keys, unique)
 
     @_verb(writes=True)
     def replace(self, table: Table[Row], row: Row) -> Row:
+        return self._replace(self.statements(table), row)
+
+    @_verb(writes=True)
+    def replace_many(self, table: Table[Row], rows: Sequence[Row]) -> list[Row]:
         sql = self.statements(table)
-        values = sql.codec.encode(row)
-        key = [values[place] for place in sql.key_places]
-        condition, identity = self._by_key(sql, list(key))
-        if sql.version_place is not None:
-            version = values[sql.version_place]
-            condition += f" AND {sql.equal['version']}"
-            identity.append(version)
-            values[sql.version_place] = _next(version)
-        try:
-            changed = self.count(
-                f"{sql.update}{sql.assign} WHERE {condition}",
-                [*[values[place] for place in sql.changed_places], *identity],
-            )
-        except sqlite3.IntegrityError as error:
-            raise self._violated(sql, values, replacing=True, error=error) from None
-        if changed:
-            return sql.codec.decode(values)
-        condition, identity = self._by_key(sql, key)
-        raise StaleRow if self.rows(sql.exists + condition, identity) else NotFound
+        return [self._replace(sql, row) for row in rows]
 
     @_verb(writes=True)
     def remove(self, table: Table[Row], *key: Any) -> None:
@@ -219,14 +186,8 @@ class SqliteTransaction:
 
     def statements(self, table: Table[Row]) -> Statements[Row]:
         """The SQL of ``table`` where this scope has it; raises ``OutOfScope`` where it has not (promise 4)."""
-        space = self._space
-        if space is None:
-            if table.home is not Home.DIRECTORY or (self._org_id is not None and table.scope is None):
-                raise OutOfScope
-            return statements_of(table, table.name)
-        if table.home is not Home.SPACE or table.scope is None:
-            raise OutOfScope
-        return statements_of(table, physical_name(space, table))
+        self.admit(table)
+        return statements_of(table, table.name if self.space is None else physical_name(self.space, table))
 
     def conditions(
         self, sql: Statements[Any], where: Mapping[str, Any] | None, *, scoped: bool = True
@@ -241,9 +202,9 @@ class SqliteTransaction:
             else:
                 texts.append(sql.equal[column])
                 values.append(plain)
-        if scoped and self._org_id is not None:
+        if scoped and self.org_id is not None:
             texts.append(sql.equal[sql.table.scope or ""])
-            values.append(self._org_id)
+            values.append(self.org_id)
         return texts, values
 
     def rows(self, text: str, values: Sequence[Any]) -> list[Any]:
@@ -251,7 +212,7 @@ class SqliteTransaction:
         try:
             return self._connection.execute(text, values).fetchall()
         except sqlite3.OperationalError as error:
-            if self._space is not None and failures.is_missing_table(error):
+            if self.space is not None and failures.is_missing_table(error):
                 return []
             raise
 
@@ -260,9 +221,42 @@ class SqliteTransaction:
         try:
             return self._connection.execute(text, values).rowcount
         except sqlite3.OperationalError as error:
-            if self._space is not None and failures.is_missing_table(error):
+            if self.space is not None and failures.is_missing_table(error):
                 return 0
             raise
+
+    def _add(self, sql: Statements[Row], row: Row) -> None:
+        self.admit_row(sql.table, row)
+        values = sql.codec.encode(row)
+        try:
+            self._connection.execute(sql.insert, values)
+        except sqlite3.IntegrityError as error:
+            raise self._violated(sql, values, replacing=False, error=error) from None
+        except sqlite3.OperationalError as error:
+            if self.space is not None and failures.is_missing_table(error):
+                raise PlacementMoved(retry_after=1.0) from None
+            raise
+
+    def _replace(self, sql: Statements[Row], row: Row) -> Row:
+        values = sql.codec.encode(row)
+        key = [values[place] for place in sql.key_places]
+        condition, identity = self._by_key(sql, list(key))
+        if sql.version_place is not None:
+            version = values[sql.version_place]
+            condition += f" AND {sql.equal['version']}"
+            identity.append(version)
+            values[sql.version_place] = _next(version)
+        try:
+            changed = self.count(
+                f"{sql.update}{sql.assign} WHERE {condition}",
+                [*[values[place] for place in sql.changed_places], *identity],
+            )
+        except sqlite3.IntegrityError as error:
+            raise self._violated(sql, values, replacing=True, error=error) from None
+        if changed:
+            return sql.codec.decode(values)
+        condition, identity = self._by_key(sql, key)
+        raise StaleRow if self.rows(sql.exists + condition, identity) else NotFound
 
     def _get(self, table: Table[Row], key: tuple[Any, ...]) -> Row:
         sql = self.statements(table)
@@ -273,18 +267,14 @@ class SqliteTransaction:
         return sql.codec.decode(rows[0])
 
     def _by_key(self, sql: Statements[Any], key: list[Any]) -> tuple[str, list[Any]]:
-        if self._org_id is None:
+        if self.org_id is None:
             return sql.by_key(False), key
-        return sql.by_key(True), [*key, self._org_id]
+        return sql.by_key(True), [*key, self.org_id]
 
     def _identity(self, sql: Statements[Any], where: Mapping[str, Any]) -> tuple[str, list[Any]]:
         """The condition of the one row that ``where`` identifies."""
-        table = sql.table
-        named = set(where)
-        if named != set(table.key) and all(named != set(columns) for columns in (table.unique or {}).values()):
-            raise ValueError(f"Name all columns of the key or of a unique constraint of {table.name}.")
-        if None in where.values():
-            return "0", []  # a None exempts the row from the constraint, so it identifies nothing
+        if not identified_by(sql.table, where):
+            return "0", []
         conditions, values = self.conditions(sql, where)
         return " AND ".join(conditions), values
 

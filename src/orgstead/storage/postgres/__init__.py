@@ -1,0 +1,1 @@
+"""PostgreSQL: pooled tables under forced row-level security, dedicated spaces as schemas."""
