@@ -12,8 +12,11 @@ T = TypeVar("T")
 
 PROJECT = Path(__file__).parent.parent
 
-SEED = int(os.environ.get("ORGSTEAD_TEST_SEED") or random.SystemRandom().randrange(2**32))
-"""Where every random choice of the run begins; printed, and repeated with ``ORGSTEAD_TEST_SEED``."""
+SEED = int(os.environ.setdefault("ORGSTEAD_TEST_SEED", str(random.SystemRandom().randrange(2**32))))
+"""Where every random choice of the run begins; printed, and repeated with ``ORGSTEAD_TEST_SEED``.
+
+Left in the environment, because the processes of a run that uses several cores must choose the same.
+"""
 
 EVERYTHING = os.environ.get("ORGSTEAD_TEST_ALL", "") not in ("", "0")
 """True under ``make test-all``: long suites run whole."""

@@ -8,11 +8,12 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests import engines
+from tests.servers import EngineUnavailable
 
 
 @asynccontextmanager
 async def broken() -> AsyncIterator[engines.Database]:
-    raise engines.EngineUnavailable("no server binary on PATH")
+    raise EngineUnavailable("no server binary on PATH")
     yield engines.Database("")
 
 

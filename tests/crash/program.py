@@ -2,8 +2,9 @@
 
     python -m tests.crash.program TASK [PLAN [MUTATION]]
 
-The database is the one that the environment variables of the settings name. ``TASK`` is ``create``, ``rename``, ``delete``, ``churn`` (all of them, again and again, until killed) or ``recover``.
-Each line of the output is one JSON list: what happened, and to what. A pipe keeps what a killed process wrote.
+The database is the one that the environment variables of the settings name. ``TASK`` is ``create``, ``rename``,
+``delete``, ``churn`` (all of them, again and again, until killed) or ``recover``. Each line of the output is one JSON
+list: what happened, and to what. A pipe keeps what a killed process wrote.
 """
 
 from __future__ import annotations
