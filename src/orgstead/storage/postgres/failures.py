@@ -50,7 +50,7 @@ class Passing(Exception):
         self.cause = cause
 
 
-def state_of(error: BaseException) -> str:
+def state_of(error: BaseException | None) -> str:
     """The SQLSTATE (PostgreSQL's appendix A) of a server's error; empty for any other."""
     state: str | None = getattr(error, "sqlstate", None) if isinstance(error, asyncpg.PostgresError) else None
     return state or ""
@@ -68,7 +68,7 @@ def _is_stale_plan(error: BaseException) -> bool:
     return isinstance(error, asyncpg.exceptions.InvalidCachedStatementError) and state_of(error) == _STALE_PLAN
 
 
-def spoils_connection(error: BaseException) -> bool:
+def spoils_connection(error: BaseException | None) -> bool:
     """True when the connection should not be used again: the server behind it became one that only reads."""
     return state_of(error) == _READ_ONLY
 
