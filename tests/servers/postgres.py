@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
@@ -118,10 +119,10 @@ class LocalServer:
             return ""
 
 
-def _as_another_user(folder: Path) -> dict[str, object]:
+def _as_another_user(folder: Path) -> dict[str, Any]:
     """How to run PostgreSQL's programs, which refuse to run as root."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TMPDIR": str(folder)}
-    common: dict[str, object] = {"cwd": folder, "env": environment}
+    common: dict[str, Any] = {"cwd": folder, "env": environment}
     if os.geteuid() != 0:
         return common
     nobody = pwd.getpwnam("nobody")
@@ -149,7 +150,7 @@ def new_server() -> LocalServer:
     try:
         options = _as_another_user(folder)
         if "user" in options:
-            os.chown(folder, options["user"], options["group"])  # type: ignore[arg-type]  # numbers, both
+            os.chown(folder, options["user"], options["group"])
         programs = _programs(folder)
         password = secrets.token_hex(12)
         (folder / "password").write_text(password)
@@ -160,9 +161,10 @@ def new_server() -> LocalServer:
                 *("--pwfile", str(folder / "password"), "--auth", "scram-sha-256"),
                 *("--encoding", "UTF8", "--locale", "C", "--no-sync", "--no-instructions"),
             ],
+            check=False,
             capture_output=True,
             text=True,
-            **options,  # type: ignore[call-overload]  # as Popen takes them
+            **options,
         )
         if made.returncode:
             raise EngineUnavailable(f"initdb fails: {made.stderr.strip()[-300:]!r}")
@@ -219,7 +221,8 @@ class Run:
             await self.execute(
                 f'CREATE ROLE "{self.owner}" {login}',
                 f'CREATE ROLE "{self.role}" {login}',
-                f'GRANT "{self.owner}" TO CURRENT_USER',  # who is no superuser may make databases for its own roles only
+                # Who is no superuser may make databases only for roles that it is a member of.
+                f'GRANT "{self.owner}" TO CURRENT_USER',
             )
             self._roles_made = True
 

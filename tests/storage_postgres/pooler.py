@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
@@ -34,30 +35,8 @@ def program() -> str:
 async def pooled(database: Database) -> AsyncIterator[Database]:
     """The database by way of PgBouncer, whose URLs do not say so yet."""
     binary = program()
-    server = urlsplit(database.url)
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     folder = Path(tempfile.mkdtemp(prefix="orgstead-pooler-"))
-    run = postgres.run()
-    (folder / "users").write_text("".join(f'"{role}" "{run.password}"\n' for role in (run.role, run.owner)))
-    (folder / "pgbouncer.ini").write_text(
-        f"[databases]\n* = host={server.hostname} port={server.port}\n[pgbouncer]\n"
-        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = plain\n"
-        f"auth_file = {folder}/users\npool_mode = transaction\ndefault_pool_size = {SERVER_CONNECTIONS}\n"
-        f"max_client_conn = 200\nlogfile = {folder}/log\n"
-    )
-    options: dict[str, object] = {}
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-        for path in (folder, *folder.iterdir()):
-            os.chown(path, nobody.pw_uid, nobody.pw_gid)
-    process = subprocess.Popen(
-        [binary, "--quiet", str(folder / "pgbouncer.ini")],
-        stdin=subprocess.DEVNULL,
-        **options,  # type: ignore[call-overload]  # as Popen takes them
-    )
+    process, port = _started(binary, folder, database.url)
     try:
         await _answering(port, process)
         assert database.migration_url
@@ -66,6 +45,29 @@ async def pooled(database: Database) -> AsyncIterator[Database]:
         process.terminate()
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _started(binary: str, folder: Path, url: str) -> tuple[subprocess.Popen[bytes], int]:
+    server = urlsplit(url)
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    run = postgres.run()
+    (folder / "users").write_text("".join(f'"{role}" "{run.password}"\n' for role in (run.role, run.owner)))
+    (folder / "pgbouncer.ini").write_text(
+        f"[databases]\n* = host={server.hostname} port={server.port}\n[pgbouncer]\n"
+        f"listen_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = plain\n"
+        f"auth_file = {folder}/users\npool_mode = transaction\ndefault_pool_size = {SERVER_CONNECTIONS}\n"
+        f"max_client_conn = 200\nlogfile = {folder}/log\n"
+    )
+    options: dict[str, Any] = {}
+    if os.geteuid() == 0:  # it refuses to run as root
+        nobody = pwd.getpwnam("nobody")
+        options = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        for path in (folder, *folder.iterdir()):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+    command = [binary, "--quiet", str(folder / "pgbouncer.ini")]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, **options), port
 
 
 def _by_way_of(url: str, port: int) -> str:

@@ -6,7 +6,6 @@ import asyncio
 import itertools
 from typing import Any
 
-import asyncpg
 import pytest
 
 from orgstead.errors import NotFound, Overloaded
@@ -18,7 +17,7 @@ from orgstead.storage.tables import memberships
 from tests.contract.work import add_all, do, rows_of
 from tests.engines import Database
 from tests.rows import key_of, org_id, sample
-from tests.storage_postgres.work import SYSTEM, administrator, connected, opened, until_waiting
+from tests.storage_postgres.work import SYSTEM, administrator, connected, opened, until, until_waiting
 
 
 async def state(storage: PostgresStorage) -> tuple[Any, ...]:
@@ -27,7 +26,8 @@ async def state(storage: PostgresStorage) -> tuple[Any, ...]:
     async def ask(connection: Connection) -> tuple[Any, ...]:
         begun = [await connection.fetchval("SELECT now()") for _ in range(2)]  # a transaction's time stands still
         settings = await connection.fetchrow(
-            "SELECT coalesce(current_setting('app.org_id', true), ''), coalesce(current_setting('app.system', true), '')"
+            "SELECT coalesce(current_setting('app.org_id', true), ''),"
+            " coalesce(current_setting('app.system', true), '')"
         )
         return begun[0] < begun[1], *settings
 
@@ -109,15 +109,21 @@ async def test_cancelled_while_it_waits_for_a_lock(database: Database) -> None:
 
         holder = asyncio.create_task(storage.run(OrgScope(org), hold))
         await held.wait()
-        waiters = [asyncio.create_task(do(storage, OrgScope(org), "remove", memberships, *row_key)) for row_key in [key_of(memberships, row)] * 2]
+        waiters = [
+            asyncio.create_task(do(storage, OrgScope(org), "remove", memberships, *row_key))
+            for row_key in [key_of(memberships, row)] * 2
+        ]
         await until_waiting(watcher, 2)
         for waiter in waiters:
             waiter.cancel()
         await asyncio.wait(waiters)
         assert await state(storage) == CLEAN
-        assert await watcher.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        ) == 0
+        assert (
+            await watcher.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            )
+            == 0
+        )
         release.set()
         await holder
         assert await rows_of(storage, OrgScope(org), memberships) == [row]
@@ -192,9 +198,4 @@ async def test_closing_leaves_no_connection(database: Database) -> None:
         await storage.stats()
         await storage.create_space(Space("org", PlacementKind.DEDICATED, "org_x", 1))
     async with connected(database.url) as connection:
-        while await connection.fetchval(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND backend_type = 'client backend'"
-        ):
-            await asyncio.sleep(0.005)
-        assert isinstance(connection, asyncpg.Connection)
+        await until(connection, "count(*) = 0", "pid <> pg_backend_pid() AND backend_type = 'client backend'")

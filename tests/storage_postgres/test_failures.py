@@ -96,7 +96,11 @@ async def test_a_lock_that_is_never_given_up(database: Database) -> None:
         async with holder.transaction():
             await holder.execute("SELECT set_config('app.system', 'on', true)")
             await holder.execute("SELECT FROM orgstead.memberships FOR UPDATE")
-            for verb, args in (("lock", key_of(memberships, row)), ("replace", (row,)), ("remove", key_of(memberships, row))):
+            for verb, args in (
+                ("lock", key_of(memberships, row)),
+                ("replace", (row,)),
+                ("remove", key_of(memberships, row)),
+            ):
                 with pytest.raises(StorageBusy) as raised:
                     await do(storage, OrgScope(org), verb, memberships, *args)
                 assert raised.value.retry_after

@@ -25,7 +25,10 @@ def test_behind_a_pooler_statements_are_not_prepared_unless_it_can() -> None:
 
 
 def test_several_hosts_and_sockets() -> None:
-    assert location.parse("postgresql://a@one,two:5433/c?target_session_attrs=primary").url == "postgresql://one,two:5433/c"
+    assert (
+        location.parse("postgresql://a@one,two:5433/c?target_session_attrs=primary").url
+        == "postgresql://one,two:5433/c"
+    )
     socket = location.parse("postgresql:///c?host=/run/postgresql")
     assert (socket.url, socket.role) == ("postgresql:///c", None)
 

@@ -84,14 +84,16 @@ async def test_rows_of_others_are_not_written(database: Database, storage: Postg
             target, scope = within(SCHEMA, table.name), table.scope
             assert await connection.execute(f"UPDATE {target} SET {scope} = {scope}") == "UPDATE 0"
             assert await connection.execute(f"DELETE FROM {target}") == "DELETE 0"
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            async with connection.transaction():
-                await connection.execute("SELECT set_config('app.org_id', $1, true)", org)
-                await connection.execute(insert, *codec.encode(sample(table, other)))
-        with pytest.raises(asyncpg.InsufficientPrivilegeError):
-            async with connection.transaction():
-                await connection.execute("SELECT set_config('app.org_id', $1, true)", org)
-                await connection.execute(f"UPDATE {target} SET {scope} = $1", other)
+        for statement, values in (
+            (insert, codec.encode(sample(table, other))),
+            (f"UPDATE {target} SET {scope} = $1", [other]),
+        ):
+            transaction = connection.transaction()
+            await transaction.start()
+            await connection.execute("SELECT set_config('app.org_id', $1, true)", org)
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(statement, *values)
+            await transaction.rollback()
 
 
 async def test_the_application_changes_rows_and_nothing_else(database: Database, filled: str) -> None:
@@ -107,7 +109,7 @@ async def test_the_application_changes_rows_and_nothing_else(database: Database,
                 ):
                     with pytest.raises(asyncpg.InsufficientPrivilegeError):
                         await connection.execute(statement)
-        for statement in ("CREATE SCHEMA org_mine", f'CREATE TABLE {SCHEMA}.mine (id int)', f'DROP SCHEMA "{NAME}"'):
+        for statement in ("CREATE SCHEMA org_mine", f"CREATE TABLE {SCHEMA}.mine (id int)", f'DROP SCHEMA "{NAME}"'):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await connection.execute(statement)
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -122,7 +124,9 @@ async def test_every_text_is_compared_by_code_point(database: Database, filled: 
             " WHERE n.nspname = ANY ($1) AND c.relkind = 'r' AND a.attnum > 0 AND c.relname <> 'schema_migrations'",
             [SCHEMA, NAME],
         )
-    texts = sum(column.kind in (Kind.TEXT, Kind.JSON) for table in (*TABLES, *SPACE) for column in codec_of(table).columns)
+    texts = sum(
+        column.kind in (Kind.TEXT, Kind.JSON) for table in (*TABLES, *SPACE) for column in codec_of(table).columns
+    )
     assert len(found) == texts
     assert {row["collname"] for row in found} == {"C"}
 

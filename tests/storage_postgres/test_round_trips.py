@@ -54,7 +54,12 @@ async def test_a_read_is_one_for_each_verb(counted: Storage, proxy: Proxy) -> No
     keys = [(f"usr_{number}",) for number in range(1000)]
     assert await trips(proxy, lambda: look(counted, SYSTEM, "find_many", users, keys)) == AROUND + 1
     page = {"order": ("-purge_at",), "after": (MORNING, "org"), "limit": 10}
-    assert await trips(proxy, lambda: look(counted, SYSTEM, "page", organizations, {"status": OrganizationStatus.CLOSED}, **page)) == 3
+    assert (
+        await trips(
+            proxy, lambda: look(counted, SYSTEM, "page", organizations, {"status": OrganizationStatus.CLOSED}, **page)
+        )
+        == 3
+    )
 
 
 async def test_a_write_is_one_for_each_verb(counted: Storage, proxy: Proxy) -> None:

@@ -57,7 +57,11 @@ async def opened(database: Database, **parameters: Any) -> AsyncIterator[Postgre
 
 async def until_waiting(connection: asyncpg.Connection, count: int) -> None:
     """Wait until so many of the database's connections wait for a lock."""
-    while count > await connection.fetchval(
-        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    ):
+    await until(connection, f"count(*) >= {count}", "wait_event_type = 'Lock'")
+
+
+async def until(connection: asyncpg.Connection, true: str, which: str) -> None:
+    """Wait until something is true of those of the database's connections that are ``which``."""
+    text = f"SELECT {true} FROM pg_stat_activity WHERE datname = current_database() AND {which}"
+    while not await connection.fetchval(text):  # noqa: ASYNC110  # the server has no event to wait for
         await asyncio.sleep(0.005)

@@ -90,6 +90,10 @@ def leaves_outcome_open(error: BaseException, *, closed: bool) -> bool:
     return closed or not state_of(error) or state_of(error) in _GONE
 
 
+def outdated() -> OrgsteadError:
+    return SchemaOutdated(next="orgstead db upgrade")
+
+
 _BY_STATE = MappingProxyType[str, Callable[[], OrgsteadError]](
     {
         **{state: lambda: StorageBusy(retry_after=RETRY_AFTER) for state in _BUSY},
@@ -100,7 +104,7 @@ _BY_STATE = MappingProxyType[str, Callable[[], OrgsteadError]](
         _FORBIDDEN: lambda: StorageError(_RIGHTS),
         "XX001": lambda: StorageError(_DAMAGED),
         "XX002": lambda: StorageError(_DAMAGED),
-        **{state: lambda: outdated() for state in _MISSING},
+        **dict.fromkeys(_MISSING, outdated),
     }
 )
 
@@ -153,10 +157,6 @@ def at_start(error: BaseException) -> BaseException:
             "The driver does not accept the database URL.", next="compare it with docs/configuration.md"
         )
     return translated(error)
-
-
-def outdated() -> OrgsteadError:
-    return SchemaOutdated(next="orgstead db upgrade")
 
 
 def closed() -> OrgsteadError:

@@ -51,6 +51,6 @@ async def stats(connection: Connection) -> dict[str, int | float | str]:
 def no_backup() -> ConfigurationError:
     """What ``Storage.backup`` answers here: the server's own tool is the one that makes a copy which can be trusted."""
     return ConfigurationError(
-        "A PostgreSQL database is backed up with the server's own pg_dump, as the database's owner and past its policies.",
-        next="pg_dump --format=custom --file=TARGET --enable-row-security=no URL, as a role with BYPASSRLS",
+        "A PostgreSQL database is backed up with the server's own pg_dump, by a role that is above its policies.",
+        next="pg_dump --format=custom --file=FILE --dbname=URL, as a superuser or a role with BYPASSRLS",
     )
