@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
-from orgstead import creation, integrity, kit, operations, organizations, placements, purging
+from orgstead import audit, creation, integrity, kit, operations, organizations, placements, purging
 from orgstead.app import App
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
-from orgstead.model import Operation, OperationState, Placement, Record, User
+from orgstead.model import Json, Operation, OperationState, Placement, Record, User
 from orgstead.organizations import Located
 from orgstead.settings import Settings
 from orgstead.storage import tables
@@ -79,6 +79,15 @@ async def rows(app: App, table: Table[Any], **where: Any) -> list[Any]:
 
 async def _page(tx: Transaction, table: Table[Any], where: dict[str, Any]) -> list[Any]:
     return await tx.page(table, where, limit=1000)
+
+
+async def begin_chain(
+    tx: Transaction, org_id: str, actor: Actor, action: str, facts: Mapping[str, Json], *, at: datetime
+) -> None:
+    """Add the first entry of an organization's audit chain. The organization itself need not exist."""
+    entry, head = audit.beginning(org_id, actor, action, facts, at=at)
+    await tx.add(tables.audit_entries, entry)
+    await tx.add(tables.audit_heads, head)
 
 
 async def placement(app: App, org_id: str) -> Placement:

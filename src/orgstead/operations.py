@@ -53,17 +53,21 @@ WAIT_SECONDS = 5.0
 SCOPE = SystemScope("operations")
 
 Effect = Callable[["App", Operation], Awaitable[Mapping[str, Json]]]
-Together = Callable[["App", Sequence[Operation]], Awaitable[None]]
 Record = Callable[[Transaction, Operation, datetime], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """``effect`` returns what to add to the operation's result. ``then`` is the failpoint after the step.
+class Together:
+    """A step's effect and record for many operations at once: for all of them or, where one raises, for none that
+    counts. Only of an effect that adds nothing to the result."""
 
-    ``together`` is the effect for many operations at once, for all of them or, where it raises, for none that counts;
-    only of an effect that adds nothing to the result.
-    """
+    effect: Callable[[App, Sequence[Operation]], Awaitable[None]]
+    record: Callable[[Transaction, Sequence[Operation], datetime], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``effect`` returns what to add to the operation's result. ``then`` is the failpoint after the step."""
 
     name: str
     effect: Effect | None = None
@@ -190,8 +194,8 @@ async def drive_together(app: App, batch: Sequence[Operation]) -> dict[str, Orgs
     if step.together is None:
         raise TypeError("the step has no effect for many operations at once")
     try:
-        await step.together(app, batch)
-        await app.storage.run(SCOPE, _advance_all, batch, step, app.clock())
+        await step.together.effect(app, batch)
+        await app.storage.run(SCOPE, _advance_all, batch, step, step.together, app.clock())
     except FailpointReached:
         raise
     except OrgsteadError:
@@ -216,9 +220,11 @@ async def _drive_alone(app: App, batch: Sequence[Operation]) -> dict[str, Orgste
     return errors
 
 
-async def _advance_all(tx: Transaction, batch: Sequence[Operation], step: Step, at: datetime) -> None:
-    for operation in batch:
-        await _advance(tx, operation, step, None, {}, at)
+async def _advance_all(
+    tx: Transaction, batch: Sequence[Operation], step: Step, together: Together, at: datetime
+) -> None:
+    advanced = [_advanced(operation, step, None, {}, at) for operation in batch]
+    await together.record(tx, await tx.replace_many(tables.operations, advanced), at)
 
 
 async def _do_step(app: App, operation: Operation) -> Operation:
@@ -267,9 +273,18 @@ async def _renew(tx: Transaction, operation: Operation) -> Operation:
 async def _advance(
     tx: Transaction, operation: Operation, step: Step, following: Step | None, found: Mapping[str, Json], at: datetime
 ) -> Operation:
+    advanced = await tx.replace(tables.operations, _advanced(operation, step, following, found, at))
+    if step.record:
+        await step.record(tx, advanced, at)
+    return advanced
+
+
+def _advanced(
+    operation: Operation, step: Step, following: Step | None, found: Mapping[str, Json], at: datetime
+) -> Operation:
     undone = _is_undoing(operation)
     steps = KINDS[operation.kind].steps
-    advanced = replace(
+    return replace(
         operation,
         step=following.name if following else step.name,
         progress=steps.index(following) / len(steps) if following else 1.0,
@@ -280,10 +295,6 @@ async def _advance(
         lease_until=at + LEASE,
         updated_at=at,
     )
-    advanced = await tx.replace(tables.operations, advanced)
-    if step.record:
-        await step.record(tx, advanced, at)
-    return advanced
 
 
 async def _failed(tx: Transaction, operation: Operation, error: OrgsteadError, at: datetime) -> Operation:
