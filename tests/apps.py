@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from orgstead import audit, creation, integrity, kit, operations, organizations, placements, purging
+from orgstead import audit, creation, integrity, kit, operations, organizations, placements, purging, resuming
 from orgstead.app import App
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
@@ -146,11 +146,11 @@ async def findings(app: App, *, repair: bool = False) -> list[integrity.Finding]
 
 async def recover(app: App) -> None:
     """Go on with everything that dead processes left behind, as a worker does, without waiting for leases."""
-    await operations.adopt_left_behind(app)
+    await resuming.adopt_left_behind(app)
     clock = app.clock
     app.clock = lambda: clock() + 2 * operations.LEASE
     try:
-        while await operations.resume_due(app):
+        while await resuming.resume_due(app):
             pass
     finally:
         app.clock = clock

@@ -33,8 +33,8 @@ MODULES: Mapping[str, str] = {
     OPENER: "storage",
     USE_CASES: (
         "access audit creation cursors events idempotency identity importing integrity keys members operations"
-        " organizations passwords placements purging records renaming reports representations sessions slugs throttles"
-        " tokens"
+        " organizations passwords placements purging records renaming reports representations resuming sessions slugs"
+        " throttles tokens"
     ),
     SETTINGS: "config logs settings",
     APP: "app",

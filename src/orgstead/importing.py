@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from orgstead import creation, identity, kit, names, operations, placements, slugs
+from orgstead import creation, identity, kit, names, operations, placements, resuming, slugs
 from orgstead.audit import Actor
 from orgstead.creation import Draft, NewOrganization
 from orgstead.errors import BudgetExhausted, Conflict, InvalidInput, OrgsteadError, Unavailable
@@ -85,7 +85,7 @@ async def import_organizations(
     import, such as a full disk; what was yielded before stays done. A batch that has begun is finished even when the
     caller is cancelled; ``App.close`` waits for it.
     """
-    await operations.adopt_left_behind(app)
+    await resuming.adopt_left_behind(app)
     remaining = iter(lines)
     numbers: dict[str, int] = {}
     while batch := list(islice(remaining, BATCH)):
