@@ -6,6 +6,8 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+# One process a core, and no more than the servers that each of them starts leave room for.
+PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 # --universal: one lock for every supported platform and Python. Neither index nor folder of packages leaves a trace.
 COMPILE := $(PY) -m uv pip compile --quiet --no-config --all-extras --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE) pyproject.toml
@@ -20,11 +22,11 @@ up: $(INSTALLED)  ## start orgstead with demo data in ./orgstead-data
 	$(PY) -m orgstead up --demo $(ARGS)
 
 test: $(INSTALLED)  ## run the tests; long suites run a sample
-	$(PY) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: export ORGSTEAD_TEST_ALL = 1
 test-all: $(INSTALLED)  ## run the tests, long suites whole
-	$(PY) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 bench: $(INSTALLED)  ## measure speed: a table, and JSON under bench/results
 	$(PY) -m bench $(ARGS)
