@@ -174,7 +174,7 @@ class Settings(BaseSettings):
     migration_url: SecretStr | None = Field(
         default=None,
         description="The same database for the role that owns it: changes the schema and makes dedicated spaces. Needed"
-        " where `database_url` names a role without those rights, as it should on PostgreSQL.",
+        " where `database_url` names a role without those rights, as it should on a server that knows roles.",
     )
     data_folder: Path = Field(default=Path("orgstead-data"), description="Folder of the key file, made with mode 0700.")
     mode: Literal["dev", "production"] = Field(
