@@ -108,8 +108,8 @@ async def _status(client: AsyncMongoClient[Any], connections: int) -> list[Findi
     except OperationFailure:
         return []
     there = status.get("connections", {})
-    if not {"current", "available"} <= there.keys():
-        return []
+    if not there.get("available"):
+        return []  # a server that has none left, and lets us in, does not count them
     allowed = there["current"] + there["available"]
     return [examination.connections(connections, allowed, "lower maxPoolSize in the database URL or http.workers")]
 
