@@ -19,6 +19,8 @@ import pytest
 
 T = TypeVar("T")
 
+_connect = asyncpg.connect
+
 
 class Moment(Enum):
     """When a question is interrupted."""
@@ -36,10 +38,12 @@ class Interruption:
     moment: Moment
     asked: list[str] = field(default_factory=list)
     hit: bool = False
+    task: asyncio.Task[Any] | None = None
 
     @contextmanager
     def planned(self) -> Iterator[None]:
-        """For the questions of the current task and of those that it creates."""
+        """For the questions of the current task; nobody cancels what goes on in the background."""
+        self.task = asyncio.current_task()
         token = _planned.set(self)
         try:
             yield
@@ -53,12 +57,11 @@ _planned: ContextVar[Interruption | None] = ContextVar("interruption", default=N
 async def asked(query: str, answer: Awaitable[T]) -> T:
     """The answer, unless the task is to be cancelled here."""
     plan = _planned.get()
-    if plan is None or plan.hit:
+    task = asyncio.current_task()
+    if plan is None or plan.hit or task is None or task is not plan.task:
         return await answer
     plan.asked.append(query)
     plan.hit = len(plan.asked) == plan.at
-    task = asyncio.current_task()
-    assert task is not None
     if plan.hit and plan.moment is Moment.UNSENT:
         if asyncio.iscoroutine(answer):
             answer.close()
@@ -91,9 +94,8 @@ class InterruptedConnection(asyncpg.Connection):  # type: ignore[misc]  # the dr
 
 def count_questions(patch: pytest.MonkeyPatch) -> None:
     """Make the storage's connections from now on interruptible; being connected counts as a question, too."""
-    connect = asyncpg.connect
 
     async def interruptible(*args: Any, **kwargs: Any) -> Any:
-        return await asked("connect", connect(*args, **kwargs, connection_class=InterruptedConnection))
+        return await asked("connect", _connect(*args, **kwargs, connection_class=InterruptedConnection))
 
     patch.setattr(asyncpg, "connect", interruptible)

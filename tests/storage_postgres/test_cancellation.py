@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from orgstead.storage import tables
 from orgstead.storage.port import OrgScope, Space, SystemScope, Transaction
 from orgstead.storage.postgres.connections import Pool
 from orgstead.storage.postgres.engine import PostgresStorage
-from tests.engines import Database, new_database, selected
+from tests.engines import new_database, selected
 from tests.rows import org_id, sample
 from tests.servers import postgres as servers
 from tests.storage_postgres.interruption import Interruption, Moment, count_questions
@@ -37,7 +38,7 @@ MOST = 40
 
 @dataclass
 class World:
-    """A database with one connection for each purpose, and somebody who watches it from outside."""
+    """A database with a single connection for each purpose, and somebody who watches it from outside."""
 
     storage: PostgresStorage
     watcher: Any
@@ -48,7 +49,7 @@ class World:
         for pool in self.storage._here().all:
             while pool._tasks:
                 await asyncio.wait(pool._tasks)
-            assert pool._places._value == pool._size  # type: ignore[attr-defined]  # counted by the fixture
+            assert not pool._places.locked(), "a place in the pool is lost"
         # A connection that was given up ends when its server process notices.
         async with asyncio.timeout(10):
             while busy := await self.watcher.fetch(BUSY, self.database):
@@ -57,7 +58,8 @@ class World:
 
     def kept(self) -> set[int]:
         """The server processes behind the connections that the pools hand on."""
-        return {connection.get_server_pid() for pool in self.storage._here().all for connection in pool._idle}
+        idle: list[Any] = [connection for pool in self.storage._here().all for connection in pool._idle]
+        return {connection.get_server_pid() for connection in idle}
 
 
 BUSY = """SELECT pid, state, query FROM pg_stat_activity a WHERE datname = $1 AND pid <> pg_backend_pid()
@@ -71,23 +73,27 @@ async def _settings(connection: Any) -> tuple[str | None, str | None]:
     return row[0], row[1]
 
 
-@pytest.fixture
-async def world(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[World]:
-    count_questions(monkeypatch)
+@asynccontextmanager
+async def new_world() -> AsyncIterator[World]:
     init = Pool.__init__
 
     def sized(self: Pool, connect: Any, size: int, wait: float) -> None:
         init(self, connect, 1, wait)
-        self._size = 1  # type: ignore[attr-defined]
 
-    monkeypatch.setattr(Pool, "__init__", sized)
-    async with new_database("postgres") as database:
-        one = Database(f"{database.url}?pool=1", database.migration_url)
-        async with one.opened() as storage:
+    with pytest.MonkeyPatch.context() as patch:
+        count_questions(patch)
+        patch.setattr(Pool, "__init__", sized)
+        async with new_database("postgres") as database, database.opened() as storage:
             assert isinstance(storage, PostgresStorage)
             watcher = await asyncpg.connect(servers.run().admin_url)
             yield World(storage, watcher, database.url.rpartition("/")[2])
             await watcher.close()
+
+
+@pytest.fixture(scope="module")
+async def world(anyio_backend: str) -> AsyncIterator[World]:
+    async with new_world() as found:
+        yield found
 
 
 # --- what is cancelled ------------------------------------------------------------------------------------------------
@@ -116,21 +122,30 @@ async def run_(storage: PostgresStorage) -> Action:
     return Action(lambda: storage.run(OrgScope(org), work), done)
 
 
+async def connecting(storage: PostgresStorage) -> Action:
+    """``run`` where there is no connection yet."""
+    for pool in storage._here().all:
+        while pool._idle:
+            connection: Any = pool._idle.pop()
+            await connection.close()
+            pool.open -= 1
+    return await run_(storage)
+
+
 async def raising(storage: PostgresStorage) -> Action:
-    action = await run_(storage)
+    org = org_id()
 
     async def work(tx: Transaction) -> None:
-        await tx.add(tables.events, sample(tables.events, org_id()))
+        await tx.add(tables.events, sample(tables.events, org))
         raise ZeroDivisionError
 
     async def do() -> None:
         with pytest.raises(ZeroDivisionError):
-            await storage.run(SYSTEM, work)
+            await storage.run(OrgScope(org), work)
 
     async def done() -> float:
-        return float(bool(await storage.read(SYSTEM, _page, tables.users)))
+        return len(await storage.read(OrgScope(org), _page, tables.events))
 
-    del action
     return Action(do, done)
 
 
@@ -185,7 +200,7 @@ async def open_(storage: PostgresStorage) -> Action:
 
     async def done() -> float:
         slots = await storage.read(space, _page, tables.slots)
-        return sum(slot.state is SlotState.OPEN and slot.epoch == 2 for slot in slots) / len(slots)
+        return len([slot for slot in slots if slot.state is SlotState.OPEN and slot.epoch == 2]) / len(slots)
 
     return Action(lambda: storage.open_space(later), done, again=True)
 
@@ -223,7 +238,7 @@ async def _nothing() -> float:
 
 
 ACTIONS = [
-    *(run_, raising, read, scan, access, migrate),
+    *(run_, connecting, raising, read, scan, access, migrate),
     *(create_pooled, create_dedicated, rename, close, open_, drop),
 ]
 
@@ -267,18 +282,36 @@ async def outcome_of(do: Callable[[], Awaitable[Any]], plan: Interruption) -> Ba
     return outcome
 
 
-async def test_without_mending_the_next_user_would_meet_an_open_transaction(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_task_cancelled_while_it_waits_for_a_connection_takes_no_place(world: World) -> None:
+    entered, leave = asyncio.Event(), asyncio.Event()
+
+    async def hold(tx: Transaction) -> None:
+        entered.set()
+        await leave.wait()
+
+    holder = asyncio.create_task(world.storage.run(SYSTEM, hold))
+    await entered.wait()
+    waiting = [asyncio.create_task(world.storage.read(SYSTEM, _page, tables.events)) for _ in range(3)]
+    await asyncio.sleep(0)
+    waiting[0].cancel()
+    leave.set()
+    waiting[2].cancel()
+    await asyncio.wait([holder, *waiting])
+    assert [task.cancelled() for task in (holder, *waiting)] == [False, True, False, True]
+    await world.assert_quiet()
+
+
+async def test_without_mending_the_next_user_meets_an_open_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     """The suite can fail: a pool that hands on what comes back is found out."""
 
     def release(pool: Pool, connection: Any, **_: Any) -> None:
         pool._idle.append(connection)
         pool._places.release()
 
-    action = await run_(world.storage)
-    with monkeypatch.context() as patch:
-        patch.setattr(Pool, "release", release)
+    async with new_world() as world:
+        action = await run_(world.storage)
+        await world.assert_quiet()
+        monkeypatch.setattr(Pool, "release", release)
         await outcome_of(action.do, Interruption(3, Moment.ANSWERED))
         with pytest.raises(AssertionError):
             await world.assert_quiet()
