@@ -14,7 +14,7 @@ from orgstead import operations
 from orgstead.app import KEY_FILE, App, open_directory
 from orgstead.config import Configuration
 from orgstead.errors import ConfigurationError, OrgsteadError, SchemaOutdated, SchemaTooNew
-from orgstead.findings import Finding, fail, ok, warn
+from orgstead.findings import Finding, Status, fail, ok, warn
 from orgstead.settings import Settings
 from orgstead.storage import Description, describe
 from orgstead.storage.port import Storage, SystemScope
@@ -120,11 +120,13 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
         for finding in await storage.examine(processes=settings.http.workers):
             yield finding
         yield _budget(settings, int(stats.get("dedicated_spaces", 0)))
-        yield await _served(storage, stats["schema_version"])
-        yield await _clock_against(storage)
+        served = await _served(storage, stats["schema_version"])
+        yield served
+        if served.status is Status.OK:
+            yield await _clock_against(storage)
         yield _key(settings, storage)
     except OrgsteadError as error:
-        yield fail("database", error.detail, error.next)
+        yield fail("database", error.detail, error.next or f"see that the server of {storage.url} runs, and lets us in")
     finally:
         await storage.close()
 
