@@ -79,8 +79,8 @@ def command(folder: Path, manner: str) -> list[str]:
 
 
 @contextmanager
-def running(folder: Path) -> Iterator[Service]:
-    process = subprocess.Popen(command(folder, "well"), stderr=subprocess.PIPE, text=True)
+def running(folder: Path, manner: str = "well") -> Iterator[Service]:
+    process = subprocess.Popen(command(folder, manner), stderr=subprocess.PIPE, text=True)
     try:
         yield Service(process)
     finally:
@@ -140,6 +140,21 @@ def test_a_signal_ends_all_of_them(signum: signal.Signals, tmp_path: Path) -> No
         assert service.process.wait(PATIENCE) == 0
         assert {line["level"] for line in service.lines} == {"info"}
         assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+
+
+def test_a_second_interrupt_cuts_what_runs(tmp_path: Path) -> None:
+    with running(tmp_path, "hangs") as service, socket.create_connection(("127.0.0.1", service.public)) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        service.wait_for(lambda line: line["event"] == "request.hangs")
+        service.process.send_signal(signal.SIGINT)
+        while True:  # until the first has been heard: the port is closed
+            try:
+                socket.create_connection(("127.0.0.1", service.public)).close()
+            except ConnectionError:
+                break
+        service.process.send_signal(signal.SIGINT)
+        service.wait_for(lambda line: line["event"] == "service.stopped")
+        assert service.process.wait(PATIENCE) == 0
 
 
 def test_processes_do_not_outlive_the_one_that_started_them(tmp_path: Path) -> None:
