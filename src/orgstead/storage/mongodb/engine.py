@@ -10,9 +10,11 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from pymongo.asynchronous.client_session import AsyncClientSession
 
 from orgstead.errors import StorageReadOnly
+from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access
 from orgstead.storage.mongodb import access, client, location, maintenance, schema, spaces
+from orgstead.storage.mongodb.examine import examine
 from orgstead.storage.mongodb.transaction import attempt
 from orgstead.storage.mongodb.units import SCAN_SECONDS, Units
 from orgstead.storage.port import Digest, FoundSpace, Scope, Space, SystemScope, Table, Transaction
@@ -131,6 +133,9 @@ class MongoStorage:
         facts = await self._units.plainly(lambda: maintenance.stats(self._server))
         facts.update({f"system_scope: {reason}": count for reason, count in sorted(self._reasons.items())})
         return facts
+
+    async def examine(self, *, processes: int) -> list[Finding]:
+        return await self._units.plainly(lambda: examine(self._server, processes=processes), seconds=_UPKEEP_SECONDS)
 
     async def backup(self, target: str) -> None:
         maintenance.backup(self._server)
