@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from bench.measurements import commits, growth, hashing, importing, reading, starting, tail
+from bench.measurements import commits, growth, hashing, importing, processes, reading, starting, tail
 from bench.options import Options
 from bench.results import Result
 
@@ -20,5 +20,6 @@ MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
         "growth": growth.run,
         "starting": starting.run,
         "importing": importing.run,
+        "processes": processes.run,
     }
 )
