@@ -57,7 +57,8 @@ def _version(version: tuple[int, ...]) -> Finding:
         good = f"{series[0]}.{series[1]}.{FIXED[series[0], series[1]]}"
         return warn(check, f"MongoDB {name} has known holes (CVE-2026-120822).", f"upgrade it to {good}")
     if series not in FIXED and series < max(FIXED):
-        return warn(check, f"MongoDB {name} is of a series that gets no more fixes.", "upgrade it to 8.0 or later")
+        maintained = ", ".join(f"{major}.{minor}" for major, minor in FIXED)
+        return warn(check, f"MongoDB {name} is of a series that gets no more fixes.", f"upgrade it to {maintained}")
     return ok(check, f"MongoDB {name}.")
 
 
