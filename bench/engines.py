@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
 from bench import postgres_server
 from bench.results import Target
+from tests.servers import mongodb
 
 MakeDatabase = Callable[[Path], Mapping[str, str]]
 """Makes the database of a place, which is a folder; returns the settings that reach it."""
@@ -43,6 +44,13 @@ def _postgres(kept: Path) -> Iterator[MakeDatabase]:
         yield make_database
 
 
+@contextmanager
+def _mongodb(kept: Path) -> Iterator[MakeDatabase]:
+    """The server of the tests, which is none to measure the speed of: what it is sent is what MongoDB would be."""
+    server = replace(mongodb.server(), real=True)
+    yield lambda folder: {"database_url": server.url(f"bench_{folder.name}")}
+
+
 ENGINES: Mapping[str, Engine] = MappingProxyType(
     {
         "sqlite": Engine(
@@ -67,6 +75,7 @@ ENGINES: Mapping[str, Engine] = MappingProxyType(
                 }
             ),
         ),
+        "mongodb": Engine("MongoDB", _mongodb, ("round_trips",), MappingProxyType({})),
     }
 )
 
