@@ -51,9 +51,9 @@ async def test_a_write_is_counted_and_bounded(app: App, plan: str) -> None:
     assert await slots(app, where.org_id) == [slot]
 
 
-async def test_a_space_that_opens_between_two_looks_is_not_full(app: App) -> None:
-    """Engines may show a unit what others commit meanwhile: closed for the first attempt, open for the look after it."""
-    where = (await apps.created(app, "Acme")).placement
+async def test_a_space_that_opens_between_two_looks_is_not_full(damaged: App) -> None:
+    """Engines may show a unit what others commit meanwhile: closed for the first attempt, open for the look after."""
+    where = (await apps.created(damaged, "Acme")).placement
     space = placements.space_of(where)
 
     async def write(tx: Transaction) -> bool:
@@ -71,8 +71,8 @@ async def test_a_space_that_opens_between_two_looks_is_not_full(app: App) -> Non
             first, self._first = self._first, False
             return not first and await self._tx.adjust(*args, **kwargs)
 
-    assert await app.storage.run(space, write)
-    assert [slot.records for slot in await slots(app, where.org_id)] == [1]
+    assert await damaged.storage.run(space, write)
+    assert [slot.records for slot in await slots(damaged, where.org_id)] == [1]
 
 
 @pytest.mark.parametrize("state", [SlotState.CLOSED, SlotState.LOADING])
