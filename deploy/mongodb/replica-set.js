@@ -21,7 +21,11 @@ try {
   db.getSiblingDB("orgstead").createUser({
     user: "orgstead",
     pwd: DATABASE_PASSWORD,
-    roles: [{ role: "readWrite", db: "orgstead" }],
+    // The directory, and the spaces of organizations.
+    roles: [
+      { role: "readWrite", db: "orgstead" },
+      { role: "readWrite", db: "orgstead_data" },
+    ],
   });
 } catch (error) {
   if (error.code !== USER_EXISTS) throw error;

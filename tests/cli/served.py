@@ -2,19 +2,22 @@
 
 ``python served.py FOLDER MANNER WORKERS`` is the command. It has its processes run the same file with the numbers of
 their descriptors behind it, which is the product's own program over a database in FOLDER. MANNER is ``well``, or how
-each process misbehaves at its start: ``fails`` with an error, ``dies`` without a word.
+each process misbehaves: ``fails`` at its start with an error, ``dies`` there without a word, ``hangs`` on each request.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from unittest import mock
 
 from orgstead import logs
-from orgstead.api import server
+from orgstead.api import application, server
+from orgstead.api.limits import Receive, Scope, Send
 from orgstead.api.server import Bound
 from orgstead.app import App
 from orgstead.cli import process, processes, service
@@ -25,7 +28,7 @@ from orgstead.settings import Settings
 
 def command(folder: str, manner: str, workers: str) -> int:
     """What ``serve`` does once it has its settings."""
-    http = {"port": 0, "workers": int(workers)}
+    http = {"port": 0, "workers": int(workers), "shutdown_seconds": 300, "deadline_seconds": 300}
     settings = Settings.model_validate({"data_folder": folder, "http": http, "management": {"port": 0}})
     program = (sys.executable, __file__, folder, manner)
     logs.configure()
@@ -60,6 +63,12 @@ def serving(folder: str, manner: str, *descriptors: str) -> int:
         finally:
             await app.close()
 
+    async def hang(scope: Scope, receive: Receive, send: Send) -> None:
+        service.log.info("request.hangs")
+        await asyncio.Event().wait()
+
+    if manner == "hangs":
+        mock.patch.object(application, "build", return_value=hang).start()
     service.prepared = prepared
     sys.argv[1:] = descriptors
     return process.main()

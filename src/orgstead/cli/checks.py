@@ -14,7 +14,7 @@ from orgstead import operations
 from orgstead.app import KEY_FILE, App, open_directory
 from orgstead.config import Configuration
 from orgstead.errors import ConfigurationError, OrgsteadError, SchemaOutdated, SchemaTooNew
-from orgstead.findings import Finding, fail, ok, warn
+from orgstead.findings import Finding, Status, fail, ok, warn
 from orgstead.settings import Settings
 from orgstead.storage import Description, describe
 from orgstead.storage.port import Storage, SystemScope
@@ -115,29 +115,41 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
         yield fail("database", error.detail, error.next)
         return
     try:
-        stats = await storage.stats()
+        served = await _served(storage)
+        try:
+            stats = await storage.stats()
+        except OrgsteadError:
+            if served.status is Status.FAIL:  # it says more precisely what is wrong
+                yield served
+                return
+            raise
         yield ok("database", ", ".join(f"{name} {value}" for name, value in stats.items()))
         for finding in await storage.examine(processes=settings.http.workers):
             yield finding
         yield _budget(settings, int(stats.get("dedicated_spaces", 0)))
-        yield await _served(storage, stats["schema_version"])
-        yield await _clock_against(storage)
+        yield served
+        if served.status is Status.OK:
+            yield await _clock_against(storage)
         yield _key(settings, storage)
     except OrgsteadError as error:
-        yield fail("database", error.detail, error.next)
+        yield fail("database", error.detail, error.next or _reachable(storage))
     finally:
         await storage.close()
 
 
-async def _served(storage: Storage, version: object) -> Finding:
+async def _served(storage: Storage) -> Finding:
     """Would the service start on this database?"""
     try:
         await storage.check()
     except (SchemaOutdated, SchemaTooNew) as error:
         return fail("schema", error.detail, error.next)
-    except ConfigurationError as error:
-        return fail("database", error.detail, error.next)
-    return ok("schema", f"Version {version} is this version's.")
+    except OrgsteadError as error:
+        return fail("database", error.detail, error.next or _reachable(storage))
+    return ok("schema", "The schema's version is this version's.")
+
+
+def _reachable(storage: Storage) -> str:
+    return f"see that the server of {storage.url} runs, and lets us in"
 
 
 def _budget(settings: Settings, dedicated: int) -> Finding:

@@ -87,6 +87,7 @@ class Crew:
         self._keepers: list[asyncio.Task[None]] = []
         self._settled = [asyncio.Event() for _ in range(count)]
         self._first_error: OrgsteadError | None = None
+        self._served = False
 
     async def start(self) -> None:
         """Start them all; return when each serves or has failed once. Raises the first error if none serves."""
@@ -181,7 +182,8 @@ class Crew:
                 self._port.withdraw(number)
             elif time.monotonic() - began >= STEADY_SECONDS:
                 pause = 0.0
-            service.log.warning("process.ended", process=_name(number), **ended, replaced_in_seconds=pause)
+            if self._served:  # before that, what is wrong is told once, when all have failed
+                service.log.warning("process.ended", process=_name(number), **ended, replaced_in_seconds=pause)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause)
             pause = min(max(2 * pause, FIRST_PAUSE), LONGEST_PAUSE)
@@ -223,7 +225,7 @@ class Crew:
         places = Places(self._throttles)
 
         async def ready() -> None:
-            member.ready = True
+            member.ready = self._served = True
             self._settled[number].set()
 
         async def failed(**plain: Any) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +11,7 @@ from pymongo.errors import OperationFailure
 
 from orgstead.findings import Finding, fail, ok, warn
 from orgstead.storage import examination
+from orgstead.storage.mongodb.client import Server
 
 BLEEDS: Mapping[tuple[int, ...], int] = {(4, 4): 30, (5, 0): 32, (6, 0): 27, (7, 0): 28, (8, 0): 17, (8, 2): 3}
 """Series -> the first release that does not show its memory to whoever can connect (CVE-2025-14847, "MongoBleed")."""
@@ -23,22 +24,21 @@ FAIRLY_MANY = 10_000
 """Collections and indexes from which the memory and open files of a server that is not large are felt."""
 
 
-async def examine(client: AsyncMongoClient[Any], database: str, *, connections: int) -> list[Finding]:
-    """Ask as the service's own user. ``connections`` is how many all processes of the service may open.
-
-    What this user may not ask is left out.
-    """
+async def examine(server: Server, *, processes: int) -> list[Finding]:
+    """Ask as the service's own user; what this user may not ask is left out. ``processes`` share the server."""
+    client = server.client
+    databases = (server.directory.name, server.data.name)
     asked = datetime.now(UTC)
     hello = await client.admin.command("hello")
     answered = datetime.now(UTC)
     found = [
         _version(tuple((await client.admin.command("buildInfo"))["versionArray"][:3])),
         _deployment(hello),
-        await _rights(client, database),
+        await _rights(client, databases),
         _durability(client),
         examination.clock(_aware(hello["localTime"]), asked, answered),
-        *await _status(client, connections),
-        await _namespaces(client, database),
+        *await _connections(client, processes),
+        await _namespaces(client, databases),
     ]
     return [*found, ok(examination.PLACEMENTS, "Pooled and dedicated.")]
 
@@ -57,7 +57,8 @@ def _version(version: tuple[int, ...]) -> Finding:
         good = f"{series[0]}.{series[1]}.{FIXED[series[0], series[1]]}"
         return warn(check, f"MongoDB {name} has known holes (CVE-2026-120822).", f"upgrade it to {good}")
     if series not in FIXED and series < max(FIXED):
-        return warn(check, f"MongoDB {name} is of a series that gets no more fixes.", "upgrade it to 8.0 or later")
+        maintained = ", ".join(f"{major}.{minor}" for major, minor in FIXED)
+        return warn(check, f"MongoDB {name} is of a series that gets no more fixes.", f"upgrade it to {maintained}")
     return ok(check, f"MongoDB {name}.")
 
 
@@ -79,7 +80,7 @@ def _deployment(hello: Mapping[str, Any]) -> Finding:
     return ok(check, f"{hello['setName']}, {members} nodes.")
 
 
-async def _rights(client: AsyncMongoClient[Any], database: str) -> Finding:
+async def _rights(client: AsyncMongoClient[Any], databases: Sequence[str]) -> Finding:
     check = examination.RIGHTS
     info = (await client.admin.command("connectionStatus"))["authInfo"]
     if not info["authenticatedUsers"]:
@@ -90,7 +91,7 @@ async def _rights(client: AsyncMongoClient[Any], database: str) -> Finding:
     )
     if powerful:
         detail = f"The service's user has more rights than it needs: {', '.join(powerful)}."
-        return warn(check, detail, f"give it readWrite on {database} and nothing else")
+        return warn(check, detail, f"give it readWrite on {' and '.join(databases)}, and nothing else")
     return ok(check, "The service's user has no rights beyond its databases.")
 
 
@@ -101,25 +102,27 @@ def _durability(client: AsyncMongoClient[Any]) -> Finding:
     return ok(check, "What is acknowledged is on a majority of the nodes, in their journals.")
 
 
-async def _status(client: AsyncMongoClient[Any], connections: int) -> list[Finding]:
+async def _connections(client: AsyncMongoClient[Any], processes: int) -> list[Finding]:
     """Needs the right ``serverStatus`` (role ``clusterMonitor``), which a service's user should not have."""
     try:
         status = await client.admin.command("serverStatus")
     except OperationFailure:
         return []
     there = status.get("connections", {})
-    if not there.get("available"):
+    at_most = client.options.pool_options.max_pool_size
+    if not at_most or not there.get("available"):
         return []  # a server that has none left, and lets us in, does not count them
     allowed = there["current"] + there["available"]
-    return [examination.connections(connections, allowed, "lower maxPoolSize in the database URL or http.workers")]
+    remedy = "lower maxPoolSize in ORGSTEAD_DATABASE_URL, or http.workers"
+    return [examination.connections(processes * int(at_most), allowed, remedy)]
 
 
-async def _namespaces(client: AsyncMongoClient[Any], database: str) -> Finding:
+async def _namespaces(client: AsyncMongoClient[Any], databases: Sequence[str]) -> Finding:
     """Collections and indexes take memory and an open file each, whether they are used or not."""
     check = "namespaces"
-    stats = await client[database].command("dbStats")
-    count = int(stats["collections"]) + int(stats["indexes"])
-    detail = f"{count} collections and indexes in {database}."
+    stats = [await client[database].command("dbStats") for database in databases]
+    count = sum(int(part["collections"]) + int(part["indexes"]) for part in stats)
+    detail = f"{count} collections and indexes."
     if count >= FAIRLY_MANY:
         return warn(check, detail, "put new organizations on a pooled plan; raise the server's open-file limit")
     return ok(check, detail)

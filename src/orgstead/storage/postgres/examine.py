@@ -103,7 +103,7 @@ async def _rights(connection: asyncpg.Connection) -> list[Finding]:
     }
     for right, words in beyond.items():
         if role[right]:
-            judged = fail if right in ("rolsuper", "rolbypassrls", "owner") else warn
+            judged = fail if right in ("rolsuper", "rolbypassrls") else warn
             found.append(
                 judged(
                     check,
