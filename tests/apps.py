@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,11 +10,11 @@ from typing import Any
 
 import orjson
 
-from orgstead import creation, integrity, kit, operations, organizations, placements, purging
+from orgstead import audit, creation, integrity, kit, operations, organizations, placements, purging, resuming
 from orgstead.app import App
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
-from orgstead.model import Operation, OperationState, Placement, Record, User
+from orgstead.model import Json, Operation, OperationState, Placement, Record, User
 from orgstead.organizations import Located
 from orgstead.settings import Settings
 from orgstead.storage import tables
@@ -81,6 +81,15 @@ async def _page(tx: Transaction, table: Table[Any], where: dict[str, Any]) -> li
     return await tx.page(table, where, limit=1000)
 
 
+async def begin_chain(
+    tx: Transaction, org_id: str, actor: Actor, action: str, facts: Mapping[str, Json], *, at: datetime
+) -> None:
+    """Add the first entry of an organization's audit chain. The organization itself need not exist."""
+    entry, head = audit.beginning(org_id, actor, action, facts, at=at)
+    await tx.add(tables.audit_entries, entry)
+    await tx.add(tables.audit_heads, head)
+
+
 async def placement(app: App, org_id: str) -> Placement:
     return (await app.storage.read(SCOPE, organizations.get, org_id)).placement
 
@@ -98,7 +107,7 @@ def record(org_id: str, id: str) -> Record:
 
 async def put(tx: Transaction, space: Space, record: Record) -> None:
     """Add a record as every write to a space does: through the fence, in one transaction."""
-    await placements.enter(tx, space, deltas={"records": 1, "bytes": record.bytes})
+    assert await placements.enter(tx, space, deltas={"records": 1, "bytes": record.bytes}), "there is no limit"
     await tx.add(tables.records, record)
 
 
@@ -136,12 +145,16 @@ async def findings(app: App, *, repair: bool = False) -> list[integrity.Finding]
 
 
 async def recover(app: App) -> None:
-    """Go on with everything that dead processes left behind, as a worker does, without waiting for leases."""
-    await operations.adopt_left_behind(app)
+    """Go on with everything that dead processes left behind, as a worker does, without waiting for leases.
+
+    One of those processes may have been recovering itself, with a clock that was ahead already.
+    """
+    await resuming.adopt_left_behind(app)
     clock = app.clock
-    app.clock = lambda: clock() + 2 * operations.LEASE
+    ahead = max([operation.lease_until - clock() for operation in await running(app)], default=timedelta())
+    app.clock = lambda: clock() + max(ahead, timedelta()) + 2 * operations.LEASE
     try:
-        while await operations.resume_due(app):
+        while await resuming.resume_due(app):
             pass
     finally:
         app.clock = clock

@@ -24,17 +24,17 @@ SETTINGS, APP, WORKER, API, CONSOLE, CLI = "settings", "app", "worker", "api", "
 ENTRY = "entry"
 
 MODULES: Mapping[str, str] = {
-    LANGUAGE: "orgstead base64url errors failpoints kit lifecycle model names policy",
+    LANGUAGE: "orgstead base64url errors failpoints findings kit lifecycle model names policy",
     PORT: "storage.port storage.tables",
     ENGINES: (
-        "storage.codec storage.migrations storage.mongodb storage.postgres storage.space_names storage.sqlite"
-        " storage.unit"
+        "storage.codec storage.examination storage.migrations storage.mongodb storage.postgres storage.space_names"
+        " storage.sqlite storage.unit"
     ),
     OPENER: "storage",
     USE_CASES: (
         "access audit creation cursors events idempotency identity importing integrity keys members operations"
-        " organizations passwords placements purging records renaming reports representations sessions slugs throttles"
-        " tokens"
+        " organizations passwords placements purging records renaming reports representations resuming sessions slugs"
+        " throttles tokens"
     ),
     SETTINGS: "config logs settings",
     APP: "app",

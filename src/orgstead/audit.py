@@ -61,25 +61,27 @@ async def record(
     when the organization is gone.
     """
     head = await tx.lock(audit_heads, org_id)
-    await _append(tx, head, org_id, actor, action, details or {}, at)
+    entry, end = _linked(head, org_id, actor, action, details or {}, at)
+    await tx.add(audit_entries, entry)
+    await tx.replace(audit_heads, end)
 
 
-async def begin(
-    tx: Transaction, org_id: str, actor: Actor, action: str, details: Mapping[str, Json], *, at: datetime
-) -> None:
-    """``record`` for the first entry of an organization that is made in the same transaction."""
-    await _append(tx, None, org_id, actor, action, details, at)
+def beginning(
+    org_id: str, actor: Actor, action: str, details: Mapping[str, Json], *, at: datetime
+) -> tuple[AuditEntry, AuditHead]:
+    """The first entry of an organization's chain and the chain's end, to be added with the organization."""
+    return _linked(None, org_id, actor, action, details, at)
 
 
-async def _append(
-    tx: Transaction,
+def _linked(
     head: AuditHead | None,
     org_id: str,
     actor: Actor,
     action: str,
     details: Mapping[str, Json],
     at: datetime,
-) -> None:
+) -> tuple[AuditEntry, AuditHead]:
+    """The entry that follows ``head``, and the head that follows it."""
     fields: dict[str, Any] = {
         "org_id": org_id,
         "seq": head.seq + 1 if head else 1,
@@ -93,11 +95,8 @@ async def _append(
         "previous": head.hash if head else GENESIS,
     }
     entry = AuditEntry(**fields, hash=_hash(fields))
-    await tx.add(audit_entries, entry)
-    if head:
-        await tx.replace(audit_heads, replace(head, seq=entry.seq, hash=entry.hash))
-    else:
-        await tx.add(audit_heads, AuditHead(org_id=org_id, seq=entry.seq, hash=entry.hash))
+    end = head or AuditHead(org_id=org_id, seq=0, hash=GENESIS)
+    return entry, replace(end, seq=entry.seq, hash=entry.hash)
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orgstead import audit, events, kit, lifecycle, names, operations, organizations, placements, slugs
 from orgstead.audit import Actor
@@ -42,13 +42,18 @@ from orgstead.model import (
 )
 from orgstead.organizations import Located, checked_metadata
 from orgstead.storage import tables
-from orgstead.storage.port import Space, SystemScope, Transaction
+from orgstead.storage.port import Space, SystemScope, Table, Transaction
 
 if TYPE_CHECKING:
     from orgstead.app import App
 
 SCOPE = SystemScope("create organization")
 CREATE = "organization.create"
+"""The kind of the operation."""
+
+CREATED = "organization.created"
+"""What audit log and events say of it."""
+
 MAX_EXTERNAL_ID = 255
 
 _RACES: Mapping[str, type[Conflict]] = {
@@ -87,6 +92,11 @@ class Draft:
     membership: Membership | None
     new_user: User | None
     budget: int
+
+    @property
+    def user_id(self) -> str | None:
+        """The owner's id."""
+        return self.membership.user_id if self.membership else None
 
 
 def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
@@ -170,21 +180,39 @@ async def write_intent(tx: Transaction, drawn: Draft, actor: Actor, remember: Id
     Raises ``BudgetExhausted`` before it has written anything, ``NameTaken`` after.
     """
     organization = drawn.organization
-    at = organization.created_at
-    user_id = drawn.membership.user_id if drawn.membership else None
     await placements.promise_space(tx, drawn.placement, drawn.budget)
-    await slugs.claim(tx, organization.slug, organization.id, user_id, at)
-    await tx.add(tables.organizations, organization)
-    await tx.add(tables.placements, drawn.placement)
-    await tx.add(tables.operations, drawn.operation)
-    if drawn.new_user:
-        await tx.add(tables.users, drawn.new_user)
-    if drawn.membership:
-        await tx.add(tables.memberships, drawn.membership)
+    await slugs.claim(tx, organization.slug, organization.id, drawn.user_id, organization.created_at)
+    for table, row in _rows(drawn, actor):
+        await tx.add(table, row)
     if remember:
         await tx.add(tables.idempotent_responses, remember)
-    facts = {"name": organization.name, "slug": organization.slug, "plan": organization.plan, "owner": user_id}
-    await audit.begin(tx, organization.id, actor, "organization.created", facts, at=at)
+
+
+async def write_intents(tx: Transaction, drafts: Sequence[Draft], actor: Actor) -> None:
+    """``write_intent`` for many whose names are claimed and whose spaces are promised: one ``add_many`` a table."""
+    by_table: dict[Table[Any], list[Any]] = {}
+    for drawn in drafts:
+        for table, row in _rows(drawn, actor):
+            by_table.setdefault(table, []).append(row)
+    for table, rows in by_table.items():
+        await tx.add_many(table, rows)
+
+
+def _rows(drawn: Draft, actor: Actor) -> list[tuple[Table[Any], Any]]:
+    """What the intent adds for one organization."""
+    organization = drawn.organization
+    facts = {**_facts(organization), "plan": organization.plan, "owner": drawn.user_id}
+    entry, head = audit.beginning(organization.id, actor, CREATED, facts, at=organization.created_at)
+    rows: list[tuple[Table[Any], Any]] = [
+        (tables.organizations, organization),
+        (tables.placements, drawn.placement),
+        (tables.operations, drawn.operation),
+    ]
+    if drawn.new_user:
+        rows.append((tables.users, drawn.new_user))
+    if drawn.membership:
+        rows.append((tables.memberships, drawn.membership))
+    return [*rows, (tables.audit_entries, entry), (tables.audit_heads, head)]
 
 
 async def make_space(app: App, operation: Operation) -> Mapping[str, Json]:
@@ -210,10 +238,27 @@ async def make_spaces(app: App, batch: Sequence[Operation]) -> None:
 
 async def activate(tx: Transaction, operation: Operation, at: datetime) -> None:
     """The organization exists for everybody from here on."""
-    organization = await tx.lock(tables.organizations, operation.org_id)
-    active = lifecycle.moved(organization, lifecycle.ACTIVE, at, operation_id=None)
+    active = _active(await tx.lock(tables.organizations, operation.org_id), at)
     await tx.replace(tables.organizations, active)
-    await events.emit(tx, active.id, "organization.created", {"name": active.name, "slug": active.slug}, at=at)
+    await events.emit(tx, active.id, CREATED, _facts(active), at=at)
+
+
+async def activate_all(tx: Transaction, batch: Sequence[Operation], at: datetime) -> None:
+    """``activate`` for many; ``replace_many`` compares versions, so that nothing need be locked."""
+    found = await tx.find_many(tables.organizations, [(operation.org_id,) for operation in batch])
+    if len(found) != len(batch):
+        raise NotFound
+    active = [_active(organization, at) for organization in found]
+    await tx.replace_many(tables.organizations, active)
+    await tx.add_many(tables.events, [events.new(o.id, CREATED, _facts(o), at=at) for o in active])
+
+
+def _active(organization: Organization, at: datetime) -> Organization:
+    return lifecycle.moved(organization, lifecycle.ACTIVE, at, operation_id=None)
+
+
+def _facts(organization: Organization) -> dict[str, Json]:
+    return {"name": organization.name, "slug": organization.slug}
 
 
 async def drop_space(app: App, operation: Operation) -> Mapping[str, Json]:
@@ -243,7 +288,15 @@ async def forget(tx: Transaction, operation: Operation, at: datetime) -> None:
 operations.register(
     operations.Kind(
         CREATE,
-        steps=(operations.Step("space", make_space, activate, "create.after_activate", make_spaces),),
+        steps=(
+            operations.Step(
+                "space",
+                make_space,
+                activate,
+                "create.after_activate",
+                operations.Together(make_spaces, activate_all),
+            ),
+        ),
         undo=operations.Step("undo", drop_space, forget),
     )
 )

@@ -15,6 +15,9 @@ async def emit(
     tx: Transaction, org_id: str, type: str, data: Mapping[str, Json] | None = None, *, at: datetime
 ) -> None:
     """Record an event such as ``organization.renamed``. It exists exactly if the transaction commits."""
-    await tx.add(
-        tables.events, Event(org_id=org_id, id=kit.new_id("evt"), type=type, data=dict(data or {}), created_at=at)
-    )
+    await tx.add(tables.events, new(org_id, type, data or {}, at=at))
+
+
+def new(org_id: str, type: str, data: Mapping[str, Json], *, at: datetime) -> Event:
+    """An event to be added in the transaction of what it tells."""
+    return Event(org_id=org_id, id=kit.new_id("evt"), type=type, data=dict(data), created_at=at)

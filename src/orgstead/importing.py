@@ -15,11 +15,11 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from orgstead import creation, identity, kit, names, operations, slugs
+from orgstead import creation, identity, kit, names, operations, placements, resuming, slugs
 from orgstead.audit import Actor
-from orgstead.creation import NewOrganization
+from orgstead.creation import Draft, NewOrganization
 from orgstead.errors import BudgetExhausted, Conflict, InvalidInput, OrgsteadError, Unavailable
-from orgstead.model import Operation, User
+from orgstead.model import Operation, Organization, PlacementKind, SlugClaim, User
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
 
@@ -73,6 +73,7 @@ class _Wanted:
     external_id: str
     slug: str
     reserved: bool
+    is_dedicated: bool
 
 
 async def import_organizations(
@@ -84,7 +85,7 @@ async def import_organizations(
     import, such as a full disk; what was yielded before stays done. A batch that has begun is finished even when the
     caller is cancelled; ``App.close`` waits for it.
     """
-    await operations.adopt_left_behind(app)
+    await resuming.adopt_left_behind(app)
     remaining = iter(lines)
     numbers: dict[str, int] = {}
     while batch := list(islice(remaining, BATCH)):
@@ -136,7 +137,8 @@ def _wanted(app: App, line: Line, plan: str) -> _Wanted:
         names.checked_slug(slug)
     owner = _owner(app, fields["owner_email"]) if "owner_email" in fields else None
     new = NewOrganization(name=name, plan=fields.get("plan", plan), external_id=external_id, owner=owner)
-    return _Wanted(line.number, new, external_id, slug, reserved)
+    is_dedicated = placements.kind_of(app.settings, new.plan) is PlacementKind.DEDICATED
+    return _Wanted(line.number, new, external_id, slug, reserved, is_dedicated)
 
 
 def _owner(app: App, email: str) -> User:
@@ -155,48 +157,96 @@ def _owner(app: App, email: str) -> User:
 async def _write_intents(
     tx: Transaction, app: App, wanted: list[_Wanted], actor: Actor, numbers: dict[str, int]
 ) -> list[tuple[Outcome, Operation | None]]:
-    held = await tx.find_many(tables.slugs, [(slug,) for slug in {line.slug for line in wanted}])
-    free = {line.slug for line in wanted} - {claim.slug for claim in held}
-    return [await _write_intent(tx, app, line, actor, numbers, free) for line in wanted]
+    """Write what the batch asks for, each table at once; what the database has of it is asked for at once, too."""
+    batch = await _Batch.begun(tx, app, wanted, numbers)
+    outcomes = [await batch.take(tx, line, actor) for line in wanted]
+    await placements.release_spaces(tx, placements.FIRST_CELL, batch.spaces)
+    await tx.add_many(tables.slugs, batch.claims)
+    await creation.write_intents(tx, batch.drafts, actor)
+    return outcomes
 
 
-async def _write_intent(
-    tx: Transaction, app: App, wanted: _Wanted, actor: Actor, numbers: dict[str, int], free: set[str]
-) -> tuple[Outcome, Operation | None]:
-    external_id = wanted.external_id
-    if there := await tx.find(tables.organizations, external_id=external_id):
-        return Outcome(wanted.line, external_id, Result.EXISTS, there.id, there.slug), None
-    new = wanted.new
-    if new.owner:
-        account = await tx.find(tables.users, email_key=new.owner.email_key)
-        new = replace(new, owner=account or new.owner, owner_is_new=account is None)
-    slug = wanted.slug
-    if slug in free and not wanted.reserved:
-        free.discard(slug)  # known without asking for each line; from here on it is taken
-    else:
-        slug = await _free_slug(tx, wanted, new.owner.id if new.owner else None, app, numbers)
-    try:
-        drawn = creation.draft(app, replace(new, slug=slug), actor)
-        await creation.write_intent(tx, drawn, actor)
-    except (InvalidInput, BudgetExhausted) as error:
-        return _refused(wanted.line, external_id, error), None
-    result, reason = Result.CREATED, None
-    if slug != wanted.slug:
-        result, reason = Result.RENAMED, f"The slug {wanted.slug} is {'reserved' if wanted.reserved else 'taken'}."
-    return Outcome(wanted.line, external_id, result, drawn.organization.id, slug, reason), drawn.operation
+class _Batch:
+    """A batch while its lines are taken one by one: what is there, and what has been drawn up to be added.
 
-
-async def _free_slug(tx: Transaction, wanted: _Wanted, user_id: str | None, app: App, numbers: dict[str, int]) -> str:
-    """The slug wanted, or the first numbered one that is free. ``numbers`` remembers where to go on looking.
-
-    It only ever makes the search shorter, so it may be wrong after a transaction that was retried.
+    ``spaces`` is how many of the dedicated spaces that were promised are left.
     """
-    number = numbers.get(wanted.slug, 2 if wanted.reserved else 1)
-    while True:
-        slug = wanted.slug if number == 1 else names.numbered_slug(wanted.slug, number)
-        held = await tx.find(tables.slugs, slug=slug)
-        if held is None or slugs.is_free(held, "", user_id, app.clock()):
-            if number > 1:
-                numbers[wanted.slug] = number + 1
-            return slug
-        number += 1
+
+    def __init__(self, app: App, numbers: dict[str, int]) -> None:
+        self.drafts: list[Draft] = []
+        self.claims: list[SlugClaim] = []
+        self.spaces = 0
+        self._app = app
+        self._numbers = numbers
+        self._there: dict[str, Organization] = {}
+        self._accounts: dict[str, User] = {}
+        self._held: dict[str, SlugClaim] = {}
+        self._known: set[str] = set()
+
+    @classmethod
+    async def begun(cls, tx: Transaction, app: App, wanted: list[_Wanted], numbers: dict[str, int]) -> _Batch:
+        batch = cls(app, numbers)
+        ids = {line.external_id for line in wanted}
+        emails = {line.new.owner.email_key for line in wanted if line.new.owner}
+        batch._known = {line.slug for line in wanted}
+        there = await tx.find_many(
+            tables.organizations, [(text,) for text in sorted(ids)], unique="organizations.external_id"
+        )
+        batch._there = {str(organization.external_id): organization for organization in there}
+        accounts = await tx.find_many(tables.users, [(key,) for key in sorted(emails)], unique="users.email")
+        batch._accounts = {account.email_key: account for account in accounts}
+        held = await tx.find_many(tables.slugs, [(slug,) for slug in sorted(batch._known)])
+        batch._held = {claim.slug: claim for claim in held}
+        new = {line.external_id for line in wanted if line.is_dedicated} - batch._there.keys()
+        if new:
+            budget = app.settings.placement.max_dedicated
+            batch.spaces = await placements.promise_spaces(tx, placements.FIRST_CELL, len(new), budget)
+        return batch
+
+    async def take(self, tx: Transaction, wanted: _Wanted, actor: Actor) -> tuple[Outcome, Operation | None]:
+        """Draw up what the line asks for. Only a slug that is taken over from somebody is written at once."""
+        external_id, new = wanted.external_id, wanted.new
+        if there := self._there.get(external_id):
+            return Outcome(wanted.line, external_id, Result.EXISTS, there.id, there.slug), None
+        if wanted.is_dedicated and not self.spaces:
+            return _refused(wanted.line, external_id, BudgetExhausted()), None
+        if new.owner:
+            account = self._accounts.get(new.owner.email_key)
+            new = replace(new, owner=account or new.owner, owner_is_new=account is None)
+        slug = await self._free_slug(tx, wanted, new.owner.id if new.owner else None)
+        try:
+            drawn = creation.draft(self._app, replace(new, slug=slug), actor)
+        except InvalidInput as error:
+            return _refused(wanted.line, external_id, error), None
+        organization = drawn.organization
+        if slug in self._held:
+            await slugs.claim(tx, slug, organization.id, drawn.user_id, organization.created_at)
+        else:
+            self.claims.append(slugs.first_claim(slug, organization.id))
+        self._held[slug] = slugs.first_claim(slug, organization.id)
+        self._there[external_id] = organization
+        if new.owner:
+            self._accounts[new.owner.email_key] = new.owner
+        self.spaces -= wanted.is_dedicated
+        self.drafts.append(drawn)
+        result, reason = Result.CREATED, None
+        if slug != wanted.slug:
+            result, reason = Result.RENAMED, f"The slug {wanted.slug} is {'reserved' if wanted.reserved else 'taken'}."
+        return Outcome(wanted.line, external_id, result, organization.id, slug, reason), drawn.operation
+
+    async def _free_slug(self, tx: Transaction, wanted: _Wanted, user_id: str | None) -> str:
+        """The slug wanted, or the first numbered one that is free. ``numbers`` remembers where to go on looking.
+
+        It only ever makes the search shorter, so it may be wrong after a transaction that was retried.
+        """
+        number = self._numbers.get(wanted.slug, 2 if wanted.reserved else 1)
+        while True:
+            slug = wanted.slug if number == 1 else names.numbered_slug(wanted.slug, number)
+            held = self._held.get(slug)
+            if held is None and slug not in self._known and (held := await tx.find(tables.slugs, slug=slug)):
+                self._held[slug] = held
+            if held is None or slugs.is_free(held, "", user_id, self._app.clock()):
+                if number > 1:
+                    self._numbers[wanted.slug] = number + 1
+                return slug
+            number += 1

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from orgstead import audit, operations, placements
+from orgstead import audit, placements, resuming
 from orgstead.model import (
     AuditEntry,
     Cell,
@@ -362,7 +362,7 @@ async def _awaited(tx: Transaction, org_id: str) -> tuple[Organization | None, O
 
 
 async def _resume(app: App, operation: Operation) -> bool:
-    return (await operations.retry_now(app, operation)).state is OperationState.SUCCEEDED
+    return (await resuming.retry_now(app, operation)).state is OperationState.SUCCEEDED
 
 
 async def _budget(app: App, repair: bool) -> AsyncIterator[Finding]:

@@ -3,8 +3,7 @@
 An operation is a row, written in the transaction that begins the work and before its first effect outside the
 directory. Each step has an idempotent ``effect`` (spaces; outside any transaction) and a ``record`` (directory), and
 ends with one compare-and-swap of the row, in the transaction of ``record``. A process that dies leaves a row whose
-lease runs out; ``claim_due`` hands it to another, which repeats the interrupted step. Where only one process can write,
-the next one to start need not wait: ``adopt_left_behind``.
+lease runs out; another takes it over (``resuming.py``) and repeats the interrupted step.
 """
 
 from __future__ import annotations
@@ -44,26 +43,27 @@ LEASE = timedelta(seconds=10)
 MAX_ATTEMPTS = 50
 """After so many failures an operation is given up as failed, for ``fsck`` and a person to look at."""
 
-SIDE_BY_SIDE = 16
-"""Operations that one process resumes at the same time."""
-
 WAIT_SECONDS = 5.0
 """How long a request waits for its operation before it answers that it goes on."""
 
 SCOPE = SystemScope("operations")
 
 Effect = Callable[["App", Operation], Awaitable[Mapping[str, Json]]]
-Together = Callable[["App", Sequence[Operation]], Awaitable[None]]
 Record = Callable[[Transaction, Operation, datetime], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """``effect`` returns what to add to the operation's result. ``then`` is the failpoint after the step.
+class Together:
+    """A step's effect and record for many operations at once: for all of them or, where one raises, for none that
+    counts. Only of an effect that adds nothing to the result."""
 
-    ``together`` is the effect for many operations at once, for all of them or, where it raises, for none that counts;
-    only of an effect that adds nothing to the result.
-    """
+    effect: Callable[[App, Sequence[Operation]], Awaitable[None]]
+    record: Callable[[Transaction, Sequence[Operation], datetime], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """``effect`` returns what to add to the operation's result. ``then`` is the failpoint after the step."""
 
     name: str
     effect: Effect | None = None
@@ -157,7 +157,7 @@ async def drive(app: App, operation: Operation) -> Operation:
         except FailpointReached:
             raise
         except StaleRow:
-            raise _taken_over() from None
+            raise taken_over() from None
         except OrgsteadError as error:
             before, operation = operation, await app.storage.run(SCOPE, _failed, operation, error, app.clock())
             if operation.attempts == before.attempts:
@@ -170,7 +170,8 @@ async def drive(app: App, operation: Operation) -> Operation:
     return operation
 
 
-def _taken_over() -> Conflict:
+def taken_over() -> Conflict:
+    """What a process hears that was silent about its operation for too long."""
     return Conflict("Another process goes on with this operation.")
 
 
@@ -190,8 +191,8 @@ async def drive_together(app: App, batch: Sequence[Operation]) -> dict[str, Orgs
     if step.together is None:
         raise TypeError("the step has no effect for many operations at once")
     try:
-        await step.together(app, batch)
-        await app.storage.run(SCOPE, _advance_all, batch, step, app.clock())
+        await step.together.effect(app, batch)
+        await app.storage.run(SCOPE, _advance_all, batch, step, step.together, app.clock())
     except FailpointReached:
         raise
     except OrgsteadError:
@@ -216,9 +217,11 @@ async def _drive_alone(app: App, batch: Sequence[Operation]) -> dict[str, Orgste
     return errors
 
 
-async def _advance_all(tx: Transaction, batch: Sequence[Operation], step: Step, at: datetime) -> None:
-    for operation in batch:
-        await _advance(tx, operation, step, None, {}, at)
+async def _advance_all(
+    tx: Transaction, batch: Sequence[Operation], step: Step, together: Together, at: datetime
+) -> None:
+    advanced = [_advanced(operation, step, None, {}, at) for operation in batch]
+    await together.record(tx, await tx.replace_many(tables.operations, advanced), at)
 
 
 async def _do_step(app: App, operation: Operation) -> Operation:
@@ -267,9 +270,18 @@ async def _renew(tx: Transaction, operation: Operation) -> Operation:
 async def _advance(
     tx: Transaction, operation: Operation, step: Step, following: Step | None, found: Mapping[str, Json], at: datetime
 ) -> Operation:
+    advanced = await tx.replace(tables.operations, _advanced(operation, step, following, found, at))
+    if step.record:
+        await step.record(tx, advanced, at)
+    return advanced
+
+
+def _advanced(
+    operation: Operation, step: Step, following: Step | None, found: Mapping[str, Json], at: datetime
+) -> Operation:
     undone = _is_undoing(operation)
     steps = KINDS[operation.kind].steps
-    advanced = replace(
+    return replace(
         operation,
         step=following.name if following else step.name,
         progress=steps.index(following) / len(steps) if following else 1.0,
@@ -280,10 +292,6 @@ async def _advance(
         lease_until=at + LEASE,
         updated_at=at,
     )
-    advanced = await tx.replace(tables.operations, advanced)
-    if step.record:
-        await step.record(tx, advanced, at)
-    return advanced
 
 
 async def _failed(tx: Transaction, operation: Operation, error: OrgsteadError, at: datetime) -> Operation:
@@ -296,7 +304,7 @@ async def _failed(tx: Transaction, operation: Operation, error: OrgsteadError, a
     if stored.state is not OperationState.RUNNING:
         return stored
     if stored.lease_owner != operation.lease_owner:
-        raise _taken_over()
+        raise taken_over()
     if stored.step != operation.step:
         return stored
     operation = stored
@@ -317,93 +325,6 @@ async def _failed(tx: Transaction, operation: Operation, error: OrgsteadError, a
     return await tx.replace(tables.operations, waiting)
 
 
-async def claim_due(tx: Transaction, owner: str, at: datetime, limit: int) -> list[Operation]:
-    """Lease running operations that nobody works on any more."""
-    return await tx.claim(
-        tables.operations,
-        {"state": OperationState.RUNNING},
-        due=at,
-        until=at + LEASE,
-        owner=owner,
-        limit=limit,
-    )
-
-
-async def resume_due(app: App, limit: int = SIDE_BY_SIDE) -> int:
-    """Claim operations whose lease ran out and drive each to its end; returns how many were claimed.
-
-    One that fails again stays for the next round.
-    """
-    due = await app.storage.run(SCOPE, claim_due, app.owner, app.clock(), limit)
-    await _drive_each(app, due)
-    return len(due)
-
-
-async def adopt_left_behind(app: App) -> int:
-    """Take over at once what dead processes left running, and drive it; returns how many operations that were.
-
-    For the start of a process, and only where no other can write to the database: then nobody is alive to hold a
-    lease. Elsewhere it does nothing, and ``resume_due`` takes over what has been silent for ``LEASE``.
-    """
-    if not app.is_only_writer:
-        return 0
-    adopted = 0
-    after: tuple[str, str] | None = None
-    while running := await app.storage.run(SCOPE, _running, after, SIDE_BY_SIDE):
-        left = [operation for operation in running if operation.lease_owner != app.owner]
-        await _drive_each(app, [await app.storage.run(SCOPE, _lease, o, app.owner, app.clock()) for o in left])
-        adopted += len(left)
-        after = (running[-1].org_id, running[-1].id)
-    return adopted
-
-
-async def _running(tx: Transaction, after: tuple[str, str] | None, limit: int) -> list[Operation]:
-    where = {"state": OperationState.RUNNING}
-    return await tx.page(tables.operations, where, order=("org_id", "id"), after=after, limit=limit)
-
-
-async def _drive_each(app: App, batch: Sequence[Operation]) -> None:
-    """Drive operations side by side; what fails is logged and does not stop the others."""
-    found = await asyncio.gather(*(drive(app, operation) for operation in batch), return_exceptions=True)
-    for operation, error in zip(batch, found, strict=True):
-        if isinstance(error, OrgsteadError):
-            log.warning("operation.failed", operation=operation.id, kind=operation.kind, code=error.code)
-        elif isinstance(error, BaseException):
-            raise error
-
-
-async def retry_now(app: App, operation: Operation) -> Operation:
-    """Take over an operation that nobody works on, even one that was given up, and drive it; returns it as it stands.
-
-    One that another process works on, or that fails again, is left as it is. What was given up is tried again only
-    while its organization still waits for it.
-    """
-    try:
-        mine = await app.storage.run(SCOPE, _take_over, operation, app.owner, app.clock())
-        return await drive(app, mine)
-    except OrgsteadError:
-        return await app.storage.read(SCOPE, get, operation.org_id, operation.id)
-
-
-async def _take_over(tx: Transaction, operation: Operation, owner: str, at: datetime) -> Operation:
-    held = await tx.lock(tables.operations, operation.org_id, operation.id)
-    if held.state is OperationState.RUNNING and held.lease_until > at:
-        raise _taken_over()
-    if held.state is not OperationState.RUNNING and not await _is_awaited(tx, held):
-        raise Conflict("The operation has ended.")
-    return await _lease(tx, replace(held, state=OperationState.RUNNING, attempts=0), owner, at)
-
-
-async def _is_awaited(tx: Transaction, operation: Operation) -> bool:
-    """Is an organization held up by this operation?"""
-    organization = await tx.find(tables.organizations, id=operation.org_id)
-    return organization is not None and organization.operation_id == operation.id
-
-
-async def _lease(tx: Transaction, operation: Operation, owner: str, at: datetime) -> Operation:
-    return await tx.replace(tables.operations, replace(operation, lease_owner=owner, lease_until=at + LEASE))
-
-
 async def finish(app: App, operation: Operation, within: float) -> Operation:
     """Drive the operation in a task of the App's, and wait up to ``within`` seconds for its end.
 
@@ -414,32 +335,6 @@ async def finish(app: App, operation: Operation, within: float) -> Operation:
     if task.done():
         return task.result()
     return await app.storage.read(SCOPE, get, operation.org_id, operation.id)
-
-
-# --- tidying --------------------------------------------------------------------------------------------------------
-
-
-async def forget_old(tx: Transaction, before: datetime, limit: int) -> int:
-    """Remove up to ``limit`` operations that ended before ``before``; returns how many.
-
-    One that was given up and that its organization still waits for is kept, for ``fsck`` to find.
-    """
-    removed = 0
-    for state in (OperationState.SUCCEEDED, OperationState.FAILED):
-        after: tuple[Any, ...] | None = None
-        while removed < limit:
-            ended = await tx.page(
-                tables.operations, {"state": state}, order=("updated_at", "org_id", "id"), after=after, limit=limit
-            )
-            old = [operation for operation in ended if operation.updated_at < before]
-            for operation in old[: limit - removed]:
-                if state is OperationState.SUCCEEDED or not await _is_awaited(tx, operation):
-                    await tx.take(tables.operations, org_id=operation.org_id, id=operation.id)
-                    removed += 1
-            if len(old) < limit:
-                break
-            after = (old[-1].updated_at, old[-1].org_id, old[-1].id)
-    return removed
 
 
 async def page(

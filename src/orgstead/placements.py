@@ -58,19 +58,34 @@ def is_named_by_slug(placement: Placement, organization: Organization) -> bool:
 
 async def promise_space(tx: Transaction, placement: Placement, budget: int) -> None:
     """Count a dedicated space against its cell's budget, never beyond it. Raises ``BudgetExhausted``."""
-    if placement.kind is not PlacementKind.DEDICATED:
-        return
-    if await tx.find(tables.cells, name=placement.cell) is None:
-        await tx.add(tables.cells, Cell(name=placement.cell))
-    counted = await tx.adjust(tables.cells, placement.cell, deltas={"dedicated": 1}, at_most={"dedicated": budget})
-    if not counted:
+    if placement.kind is PlacementKind.DEDICATED and await promise_spaces(tx, placement.cell, 1, budget) < 1:
         raise BudgetExhausted
+
+
+async def promise_spaces(tx: Transaction, cell: str, wanted: int, budget: int) -> int:
+    """Count up to ``wanted`` dedicated spaces against the cell's budget, never beyond it; returns how many."""
+    if await tx.find(tables.cells, name=cell) is None:
+        await tx.add(tables.cells, Cell(name=cell))
+    if await tx.adjust(tables.cells, cell, deltas={"dedicated": wanted}, at_most={"dedicated": budget}):
+        return wanted
+    left = budget - (await tx.lock(tables.cells, cell)).dedicated
+    if left < 1:
+        return 0
+    promised = min(left, wanted)
+    await tx.adjust(tables.cells, cell, deltas={"dedicated": promised})
+    return promised
 
 
 async def release_space(tx: Transaction, placement: Placement) -> None:
     """Give a dedicated space's place in the budget back."""
     if placement.kind is PlacementKind.DEDICATED:
-        await tx.adjust(tables.cells, placement.cell, deltas={"dedicated": -1})
+        await release_spaces(tx, placement.cell, 1)
+
+
+async def release_spaces(tx: Transaction, cell: str, count: int) -> None:
+    """Give places in the cell's budget back."""
+    if count:
+        await tx.adjust(tables.cells, cell, deltas={"dedicated": -count})
 
 
 async def enter(

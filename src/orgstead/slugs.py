@@ -26,11 +26,16 @@ def is_free(claim: SlugClaim, org_id: str, user_id: str | None, at: datetime) ->
     return False
 
 
+def first_claim(slug: str, org_id: str) -> SlugClaim:
+    """The claim of a slug that nobody has or had; to be added."""
+    return SlugClaim(slug=slug, org_id=org_id, state=SlugState.CURRENT)
+
+
 async def claim(tx: Transaction, slug: str, org_id: str, user_id: str | None, at: datetime) -> None:
     """Take the slug for the organization. Raises ``NameTaken``, or ``AlreadyExists`` ("slugs.key") when raced."""
     held = await tx.find(tables.slugs, slug=slug)
     if held is None:
-        await tx.add(tables.slugs, SlugClaim(slug=slug, org_id=org_id, state=SlugState.CURRENT))
+        await tx.add(tables.slugs, first_claim(slug, org_id))
         return
     if not is_free(held, org_id, user_id, at):
         raise NameTaken

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from orgstead import idempotency, operations, purging, sessions
+from orgstead import idempotency, purging, resuming, sessions
 from orgstead.errors import OrgsteadError
 from orgstead.storage.port import SystemScope
 
@@ -29,12 +29,12 @@ async def expire(app: App) -> int:
     """Remove expired idempotency rows, sessions and finished operations: one batch of each."""
     at = app.clock()
     removed = await app.storage.run(SCOPE, idempotency.forget_expired, at, BATCH)
-    removed += await app.storage.run(SCOPE, operations.forget_old, at - OPERATIONS_KEPT, BATCH)
+    removed += await app.storage.run(SCOPE, resuming.forget_old, at - OPERATIONS_KEPT, BATCH)
     return removed + await app.storage.run(SCOPE, sessions.forget_expired, at, BATCH)
 
 
 JOBS: tuple[tuple[str, Job, float], ...] = (
-    ("resume operations", operations.resume_due, 1.0),
+    ("resume operations", resuming.resume_due, 1.0),
     ("purge closed organizations", purging.purge_due, 60.0),
     ("expire", expire, 60.0),
 )
@@ -46,7 +46,7 @@ async def run(app: App, stop: asyncio.Event) -> None:
 
     What fails is logged and tried again.
     """
-    await _done(app, "adopt operations", operations.adopt_left_behind)
+    await _done(app, "adopt operations", resuming.adopt_left_behind)
     async with asyncio.TaskGroup() as group:
         for name, job, pause in JOBS:
             group.create_task(_repeat(app, name, job, pause, stop))

@@ -89,13 +89,14 @@ async def test_p04_find_many_by_unique_of_another_organization(
 @every_scoped_table
 async def test_p04_add_many_of_another_organization(storage: Storage, table: Table[Any], kind: PlacementKind) -> None:
     """Promise 4: one row of another organization among ours raises ``OutOfScope``, and none is added."""
-    of = await pair(storage, table, kind)
-    ours, theirs = (sample(table, getattr(row, table.scope or "")) for row in (of.ours, of.theirs))
-    with pytest.raises(OutOfScope):
-        await do(storage, of.us, "add_many", table, [ours, theirs])
-    if table.scope not in table.key or len(table.key) > 1:
-        assert await look(storage, of.us, "find", table, **key_where(table, ours)) is None
-    await assert_untouched(storage, table, of)
+    us, them = org_id(), org_id()
+    our_home, their_home = await home(storage, table, us, kind), await home(storage, table, them, kind)
+    ours, theirs = sample(table, us), sample(table, them)
+    for rows in ([ours, theirs], [theirs, ours]):
+        with pytest.raises(OutOfScope):
+            await do(storage, our_home, "add_many", table, rows)
+    assert await look(storage, our_home, "find", table, **key_where(table, ours)) is None
+    assert await look(storage, their_home, "find", table, **key_where(table, theirs)) is None
 
 
 @every_scoped_table

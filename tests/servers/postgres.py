@@ -19,7 +19,7 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
@@ -60,6 +60,7 @@ class LocalServer:
     folder: Path
     port: int
     password: str
+    settings: Mapping[str, str] = field(default_factory=dict)
     _supervisor: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     @property
@@ -70,7 +71,7 @@ class LocalServer:
         """Start it, and return once it takes connections."""
         arguments = [str(self.programs / "postgres"), "-D", str(self.folder / "data")]
         arguments += ["-p", str(self.port), "-k", str(self.folder)]
-        for name, value in _SETTINGS.items():
+        for name, value in {**_SETTINGS, **self.settings}.items():
             arguments += ["-c", f"{name}={value}"]
         log = self.folder / "log"
         with log.open("ab") as output:
@@ -93,6 +94,10 @@ class LocalServer:
         assert self._supervisor is not None
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int(self._lines()[0]), how)
+        deadline = time.monotonic() + _STARTING_SECONDS
+        # An orderly shutdown takes its time and removes this file; the supervisor would make it an immediate one.
+        while how is not signal.SIGQUIT and self._lines_or_none() and time.monotonic() < deadline:
+            time.sleep(0.01)
         self.close()
 
     def close(self) -> None:
@@ -112,11 +117,16 @@ class LocalServer:
     def _lines(self) -> list[str]:
         return (self.folder / "data" / "postmaster.pid").read_text().splitlines()
 
-    def _state(self) -> str:
+    def _lines_or_none(self) -> list[str]:
+        """None of them once it has stopped in order."""
         try:
-            return self._lines()[7].strip()
-        except (FileNotFoundError, IndexError):
-            return ""
+            return self._lines()
+        except FileNotFoundError:
+            return []
+
+    def _state(self) -> str:
+        lines = self._lines_or_none()
+        return lines[7].strip() if len(lines) > 7 else ""
 
 
 def _as_another_user(folder: Path) -> dict[str, Any]:
@@ -148,35 +158,47 @@ def new_server() -> LocalServer:
     """A server of our own, started. Raises ``EngineUnavailable``. Whoever asks for it removes it."""
     folder = Path(tempfile.mkdtemp(prefix="orgstead-pg-"))
     try:
-        options = _as_another_user(folder)
-        if "user" in options:
-            os.chown(folder, options["user"], options["group"])
-        programs = _programs(folder)
-        password = secrets.token_hex(12)
-        (folder / "password").write_text(password)
-        (folder / "password").chmod(0o644)  # inside a folder that only that user may enter
-        made = subprocess.run(
-            [
-                *(str(programs / "initdb"), "-D", str(folder / "data"), "-U", "tests"),
-                *("--pwfile", str(folder / "password"), "--auth", "scram-sha-256"),
-                *("--encoding", "UTF8", "--locale", "C", "--no-sync", "--no-instructions"),
-            ],
-            check=False,
-            capture_output=True,
-            text=True,
-            **options,
-        )
-        if made.returncode:
-            raise EngineUnavailable(f"initdb fails: {made.stderr.strip()[-300:]!r}")
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        server = LocalServer(programs, folder, port, password)
-        server.start()
+        return server_in(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def server_in(folder: Path, settings: Mapping[str, str] | None = None) -> LocalServer:
+    """The server whose data is in ``folder``, started with ``settings`` besides ours; an empty folder gets its data.
+
+    Raises ``EngineUnavailable``. Whoever asks for it closes it.
+    """
+    programs = _programs(folder)
+    if not (folder / "data").exists():
+        _initialize(folder, programs)
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    server = LocalServer(programs, folder, port, (folder / "password").read_text(), settings or {})
+    server.start()
     return server
+
+
+def _initialize(folder: Path, programs: Path) -> None:
+    options = _as_another_user(folder)
+    if "user" in options:
+        os.chown(folder, options["user"], options["group"])
+    (folder / "password").write_text(secrets.token_hex(12))
+    (folder / "password").chmod(0o644)  # inside a folder that only that user may enter
+    made = subprocess.run(
+        [
+            *(str(programs / "initdb"), "-D", str(folder / "data"), "-U", "tests"),
+            *("--pwfile", str(folder / "password"), "--auth", "scram-sha-256"),
+            *("--encoding", "UTF8", "--locale", "C", "--no-sync", "--no-instructions"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        **options,
+    )
+    if made.returncode:
+        raise EngineUnavailable(f"initdb fails: {made.stderr.strip()[-300:]!r}")
 
 
 @dataclass

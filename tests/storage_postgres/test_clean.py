@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from orgstead.errors import NotFound, Overloaded
 from orgstead.model import PlacementKind
 from orgstead.storage.port import OrgScope, Space, Transaction
-from orgstead.storage.postgres.connections import Connection
+from orgstead.storage.postgres.connections import Connection, single
 from orgstead.storage.postgres.engine import PostgresStorage
 from orgstead.storage.tables import memberships
 from tests.contract.work import add_all, do, rows_of
@@ -25,9 +26,10 @@ async def state(storage: PostgresStorage) -> tuple[Any, ...]:
 
     async def ask(connection: Connection) -> tuple[Any, ...]:
         begun = [await connection.fetchval("SELECT now()") for _ in range(2)]  # a transaction's time stands still
-        settings = await connection.fetchrow(
+        settings = await single(
+            connection,
             "SELECT coalesce(current_setting('app.org_id', true), ''),"
-            " coalesce(current_setting('app.system', true), '')"
+            " coalesce(current_setting('app.system', true), '')",
         )
         return begun[0] < begun[1], *settings
 
@@ -73,7 +75,7 @@ async def test_cancelled_at_every_await(database: Database, how: str) -> None:
             for _ in range(3):
                 await tx.page(memberships, limit=5)
 
-        calls = {
+        calls: dict[str, Callable[[], Coroutine[Any, Any, object]]] = {
             "run": lambda: storage.run(OrgScope(org), write),
             "read": lambda: storage.read(OrgScope(org), look),
             "access": lambda: storage.access(org, "usr", "ses"),

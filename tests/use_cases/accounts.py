@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
-from pathlib import Path
 from typing import Any
 
 from orgstead import audit, kit
@@ -20,10 +18,10 @@ from orgstead.model import (
     User,
 )
 from orgstead.passwords import Passwords
-from orgstead.settings import Settings
-from orgstead.storage import open_storage, tables
+from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
 from orgstead.throttles import Throttles
+from tests import apps
 from tests.use_cases.watch import Watch
 
 SCOPE = SystemScope("test")
@@ -59,15 +57,6 @@ class World:
         app.passwords = self.passwords
         app.throttles = Throttles(clock=watch)
 
-    @classmethod
-    async def opened(cls, folder: Path) -> World:
-        watch = Watch()
-        url = f"sqlite:///{folder / 'main.db'}"
-        settings = Settings.model_validate({"database_url": url, "secret_key": secrets.token_urlsafe(48)})
-        app = App(settings, await open_storage(url, clock=watch), clock=watch)
-        await app.storage.migrate()
-        return cls(app, watch)
-
     async def user(self, email: str = "ada@example.com", password: str = PASSWORD) -> User:
         user = User(
             id=kit.new_id("usr"),
@@ -97,7 +86,7 @@ class World:
         organization = Organization(**{**values, **changes})
         await self.add(tables.organizations, organization)
         await self.add(tables.slugs, SlugClaim(slug=slug, org_id=organization.id, state=SlugState.CURRENT))
-        await self.app.storage.run(SCOPE, audit.begin, organization.id, audit.SYSTEM, CREATED, {}, at=at)
+        await self.app.storage.run(SCOPE, apps.begin_chain, organization.id, audit.SYSTEM, CREATED, {}, at=at)
         for owner in owners:
             await self.add(
                 tables.memberships,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import AsyncIterator
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 from orgstead.app import App
 from tests import apps
 from tests.engines import Database, new_database, selected
+from tests.use_cases.accounts import World
+from tests.use_cases.watch import Watch
 
 
 @pytest.fixture(params=selected())
@@ -36,3 +39,11 @@ async def damaged(database: Database, clock: apps.Clock) -> AsyncIterator[App]:
     """An App for tests that leave disorder on purpose."""
     async with apps.opened(database, clock=clock) as app:
         yield app
+
+
+@pytest.fixture
+async def world(database: Database) -> AsyncIterator[World]:
+    """People and organizations over a new database, and a clock of the test's own."""
+    watch = Watch()
+    async with apps.opened(database, clock=watch, secret_key=secrets.token_urlsafe(48)) as app:
+        yield World(app, watch)

@@ -27,7 +27,7 @@ async def chain(app: App, length: int, org_id: str = ORG) -> list[AuditEntry]:
     for number in range(length):
         actor = Actor(f"usr_{number}", request_id=f"req_{number}", address="203.0.113.9")
         facts = {"number": number, "nested": {"Grüße": [1, 2.5, None, True]}}
-        append = audit.record if number else audit.begin
+        append = audit.record if number else apps.begin_chain
         await app.storage.run(apps.SCOPE, append, org_id, actor, "thing.done", facts, at=app.clock())
     return await apps.rows(app, tables.audit_entries, org_id=org_id)
 
@@ -52,7 +52,7 @@ async def test_a_chain_verifies_and_is_each_organizations_own(app: App) -> None:
 
 async def test_a_chain_longer_than_a_page_verifies(app: App) -> None:
     async def many(tx: Transaction) -> None:
-        await audit.begin(tx, ORG, audit.SYSTEM, "thing.begun", {}, at=at)
+        await apps.begin_chain(tx, ORG, audit.SYSTEM, "thing.begun", {}, at=at)
         for _ in range(1000):
             await audit.record(tx, ORG, audit.SYSTEM, "thing.done", at=at)
 

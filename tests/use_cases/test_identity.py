@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
@@ -27,13 +25,6 @@ from tests.use_cases.accounts import ADDRESS, PASSWORD, SCOPE, WRONG, World
 pytestmark = pytest.mark.anyio
 
 ANOTHER = "a quite different passphrase"
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = await World.opened(tmp_path)
-    yield made
-    await made.app.close()
 
 
 # --- addresses --------------------------------------------------------------------------------------------------------

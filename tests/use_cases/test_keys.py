@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -49,6 +50,7 @@ SECRET = secrets.token_urlsafe(48)
         "Example" + secrets.token_urlsafe(32),
         "replace this by the output of openssl rand",
     ],
+    ids=itertools.count(),
 )
 def test_a_missing_short_or_guessable_secret_is_refused_with_the_next_step(secret: str | bytes | None) -> None:
     with pytest.raises(ConfigurationError) as refused:

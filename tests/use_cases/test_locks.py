@@ -6,7 +6,7 @@ So a transaction locks what it is going to write, or the organization that all w
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
@@ -63,6 +63,11 @@ class WatchedTransaction:
         self._judge(table, _key(table, row), getattr(row, "org_id", None))
         return await self._tx.replace(table, row)
 
+    async def replace_many(self, table: Table[Any], rows: Sequence[Any]) -> list[Any]:
+        if not table.versioned:
+            self._unheld.append(table.name)  # nothing would be compared
+        return await self._tx.replace_many(table, rows)
+
     async def remove(self, table: Table[Any], *key: Any) -> None:
         self._judge(table, key, key[0])
         await self._tx.remove(table, *key)
@@ -96,6 +101,12 @@ class LateTransaction:
             self._blind.remove(table)
             return None
         return await self._tx.find(table, **where)
+
+    async def find_many(self, table: Table[Any], keys: Sequence[tuple[Any, ...]], **options: Any) -> list[Any]:
+        if table in self._blind:
+            self._blind.remove(table)
+            return []
+        return await self._tx.find_many(table, keys, **options)
 
 
 class WrappedStorage:

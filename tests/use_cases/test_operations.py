@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from orgstead import creation, operations, organizations, purging, renaming, storage, worker
+from orgstead import creation, operations, organizations, purging, renaming, resuming, storage, worker
 from orgstead.app import OPERATIONS, App
 from orgstead.errors import (
     Conflict,
@@ -85,10 +85,10 @@ def test_whoever_has_an_app_can_complete_every_operation() -> None:
 async def test_a_lease_that_is_held_is_respected(app: App, clock: apps.Clock) -> None:
     operation = await left_behind(app)
     other = apps.second_process(app)
-    assert await operations.resume_due(other) == 0
-    assert (await operations.retry_now(other, operation)).state is OperationState.RUNNING
+    assert await resuming.resume_due(other) == 0
+    assert (await resuming.retry_now(other, operation)).state is OperationState.RUNNING
     clock.pass_(LEASE)
-    assert await operations.resume_due(other) == 1
+    assert await resuming.resume_due(other) == 1
     assert (await stored(app, operation)).state is OperationState.SUCCEEDED
     assert (await apps.rows(app, tables.organizations))[0].status is OrganizationStatus.ACTIVE
 
@@ -98,8 +98,8 @@ async def test_what_dead_processes_left_is_adopted_at_once_where_only_one_can_wr
 ) -> None:
     monkeypatch.setattr(App, "is_only_writer", True)
     operation = await left_behind(app)
-    assert await operations.adopt_left_behind(app) == 0, "it is this process's own"
-    assert await operations.adopt_left_behind(apps.second_process(app)) == 1
+    assert await resuming.adopt_left_behind(app) == 0, "it is this process's own"
+    assert await resuming.adopt_left_behind(apps.second_process(app)) == 1
     assert (await stored(app, operation)).state is OperationState.SUCCEEDED
 
 
@@ -110,21 +110,21 @@ async def test_where_others_can_write_their_leases_are_waited_for(
     described = replace(storage.describe(app.settings.database_url), concurrent=True)
     monkeypatch.setattr("orgstead.app.describe", lambda _: described)
     other = apps.second_process(app)
-    assert await operations.adopt_left_behind(other) == 0
-    assert await operations.resume_due(other) == 0
+    assert await resuming.adopt_left_behind(other) == 0
+    assert await resuming.resume_due(other) == 0
     clock.pass_(LEASE)
-    assert await operations.resume_due(other) == 1
+    assert await resuming.resume_due(other) == 1
     assert (await stored(app, operation)).state is OperationState.SUCCEEDED
 
 
 async def test_many_are_adopted_and_one_that_fails_stops_none(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(App, "is_only_writer", True)
     with arm("create.after_space", die):
-        for number in range(operations.SIDE_BY_SIDE + 3):
+        for number in range(resuming.SIDE_BY_SIDE + 3):
             with pytest.raises(FailpointReached):
                 await apps.created(app, f"Acme {number}")
     failing(app, monkeypatch, "create_space", StorageFull())
-    assert await operations.adopt_left_behind(apps.second_process(app)) == operations.SIDE_BY_SIDE + 3
+    assert await resuming.adopt_left_behind(apps.second_process(app)) == resuming.SIDE_BY_SIDE + 3
     assert [operation.error for operation in await apps.running(app)] == [StorageFull.code]
     await apps.recover(app)
 
@@ -177,12 +177,12 @@ async def test_what_waiting_may_mend_is_tried_again_later(
         await apps.created(app, "Acme")
     (operation,) = await apps.running(app)
     assert (operation.attempts, operation.error, operation.lease_owner) == (1, StorageFull.code, None)
-    assert await operations.resume_due(app) == 0, "not at once"
+    assert await resuming.resume_due(app) == 0, "not at once"
     clock.pass_(LEASE)
-    assert await operations.resume_due(app) == 1
+    assert await resuming.resume_due(app) == 1
     assert len(left) == 0
     clock.pass_(LEASE)
-    assert await operations.resume_due(app) == 1
+    assert await resuming.resume_due(app) == 1
     ended = await stored(app, operation)
     assert (ended.state, ended.attempts, ended.error) == (OperationState.SUCCEEDED, 2, None)
 
@@ -215,7 +215,7 @@ async def test_an_undo_that_fails_is_tried_again_later_not_in_a_loop(
     assert operation.step == "undo"
     for _ in range(2):
         clock.pass_(LEASE)
-        assert await operations.resume_due(app) == 1
+        assert await resuming.resume_due(app) == 1
     assert (await stored(app, operation)).state is OperationState.FAILED
     assert await apps.rows(app, tables.slugs) == []
 
@@ -242,9 +242,9 @@ async def test_what_fails_for_ever_is_given_up_and_found(
         await renaming.rename(app, org_id, NewName(name="Labs"), apps.TESTER)
     for _ in range(MAX_ATTEMPTS - 1):
         clock.pass_(LEASE)
-        assert await operations.resume_due(app) == 1
+        assert await resuming.resume_due(app) == 1
     clock.pass_(LEASE)
-    assert await operations.resume_due(app) == 0
+    assert await resuming.resume_due(app) == 0
     (finding,) = await apps.findings(app)
     assert finding.id == "I9"
     (repaired,) = await apps.findings(app, repair=True)
@@ -315,7 +315,7 @@ async def test_who_lost_the_lease_stops_in_the_middle_of_a_step(app: App, monkey
         while not taken:  # its owner renews the lease meanwhile, and of two at once one wins
             (operation,) = await apps.running(app)
             with suppress(StaleRow):
-                await app.storage.run(apps.SCOPE, operations._lease, operation, "another process", app.clock())
+                await app.storage.run(apps.SCOPE, resuming._lease, operation, "another process", app.clock())
                 taken = True
         with pytest.raises(Conflict):
             await creating
@@ -424,7 +424,7 @@ async def test_old_operations_are_forgotten_in_batches_and_new_ones_kept(app: Ap
     clock.pass_(timedelta(days=1))
     await apps.created(app, "Young")
     before = clock() - timedelta(hours=1)
-    assert [await app.storage.run(apps.SCOPE, operations.forget_old, before, 2) for _ in range(4)] == [2, 2, 1, 0]
+    assert [await app.storage.run(apps.SCOPE, resuming.forget_old, before, 2) for _ in range(4)] == [2, 2, 1, 0]
     assert len(await apps.rows(app, tables.operations)) == 1
 
 
@@ -440,9 +440,9 @@ async def test_what_an_organization_waits_for_is_not_forgotten(
     failing(app, monkeypatch, "create_space", SpaceMismatch())
     with pytest.raises(SpaceMismatch):
         await apps.created(app, "Undone")
-    assert await app.storage.run(apps.SCOPE, operations.forget_old, clock() + timedelta(days=1), 1) == 1
-    assert await app.storage.run(apps.SCOPE, operations.forget_old, clock() + timedelta(days=1), 1) == 1
-    assert await app.storage.run(apps.SCOPE, operations.forget_old, clock() + timedelta(days=1), 1) == 0
+    assert await app.storage.run(apps.SCOPE, resuming.forget_old, clock() + timedelta(days=1), 1) == 1
+    assert await app.storage.run(apps.SCOPE, resuming.forget_old, clock() + timedelta(days=1), 1) == 1
+    assert await app.storage.run(apps.SCOPE, resuming.forget_old, clock() + timedelta(days=1), 1) == 0
     (kept,) = await apps.rows(app, tables.operations)
     assert kept.kind == renaming.RENAME
 
@@ -467,7 +467,7 @@ async def test_what_is_due_is_purged_and_one_that_fails_stops_none(
     assert await purging.purge_due(app) == 2
     assert await purging.purge_due(app) == 0
     clock.pass_(LEASE)
-    await operations.resume_due(app)
+    await resuming.resume_due(app)
     (given_up,) = await apps.findings(app, repair=True)
     assert given_up.repaired
     assert [o.id for o in await apps.rows(app, tables.organizations)] == [later]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orgstead import audit, creation, members, operations, organizations, purging, renaming, slugs
+from orgstead import audit, creation, members, organizations, purging, renaming, resuming, slugs
 from orgstead.app import App
 from orgstead.audit import SYSTEM, Actor
 from orgstead.creation import NewOrganization
@@ -543,7 +543,7 @@ async def test_an_operation_that_a_process_left_is_finished_by_another(app: App)
         await renaming.rename(app, made.id, renaming.NewName(name="Nova"), ME)
     assert len(await apps.running(app)) == 1
     other = apps.second_process(app)
-    assert await operations.resume_due(other) == 0, "the lease still runs"
+    assert await resuming.resume_due(other) == 0, "the lease still runs"
     await apps.recover(other)
     located = await now(app, made.id)
     assert (located.organization.slug, located.placement.space) == ("nova", "org_nova")

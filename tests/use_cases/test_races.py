@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orgstead import creation, importing, members, operations, organizations, purging, renaming, slugs
+from orgstead import creation, importing, members, operations, organizations, purging, renaming, resuming, slugs
 from orgstead.app import App
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
@@ -162,7 +162,7 @@ async def test_two_processes_that_resume_one_operation(app: App, clock: apps.Clo
     clock.pass_(2 * operations.LEASE)
     processes = [apps.second_process(app), apps.second_process(app)]
     claimed = await asyncio.gather(
-        *(p.storage.run(operations.SCOPE, operations.claim_due, p.owner, p.clock(), 10) for p in processes)
+        *(p.storage.run(operations.SCOPE, resuming.claim_due, p.owner, p.clock(), 10) for p in processes)
     )
     assert sorted(map(len, claimed)) == [0, 1]
     winner, loser = processes if claimed[0] else reversed(processes)
@@ -170,7 +170,7 @@ async def test_two_processes_that_resume_one_operation(app: App, clock: apps.Clo
         await operations.drive(loser, operation)
     ((mine,),) = [found for found in claimed if found]
     assert (await operations.drive(winner, mine)).state is OperationState.SUCCEEDED
-    assert await operations.resume_due(loser) == 0
+    assert await resuming.resume_due(loser) == 0
 
 
 async def test_a_process_that_was_paused_gives_its_operation_up(app: App, clock: apps.Clock) -> None:
@@ -186,7 +186,7 @@ async def test_a_process_that_was_paused_gives_its_operation_up(app: App, clock:
         creating = asyncio.create_task(apps.created(app, "Acme", "enterprise"))
         await paused.wait()
         clock.pass_(2 * operations.LEASE)
-        assert await operations.resume_due(apps.second_process(app)) == 1
+        assert await resuming.resume_due(apps.second_process(app)) == 1
         before = await apps.rows(app, tables.events)
         resume.set()
         with pytest.raises(Conflict):
@@ -212,7 +212,7 @@ async def test_an_import_that_was_paused_accounts_for_what_others_completed(app:
         running = asyncio.create_task(imported())
         await paused.wait()
         clock.pass_(2 * operations.LEASE)
-        assert await operations.resume_due(apps.second_process(app), limit=2) == 2
+        assert await resuming.resume_due(apps.second_process(app), limit=2) == 2
         resume.set()
         assert await running == [Result.CREATED] * 3
     assert {o.status for o in await apps.rows(app, tables.organizations)} == {OrganizationStatus.ACTIVE}

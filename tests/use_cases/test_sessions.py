@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,13 +24,6 @@ pytestmark = pytest.mark.anyio
 
 GRACE = 30
 STATUSES = list(OrganizationStatus)
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = await World.opened(tmp_path)
-    yield made
-    await made.app.close()
 
 
 async def accepted(world: World, access_token: str) -> bool:

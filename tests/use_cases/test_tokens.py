@@ -178,7 +178,16 @@ def test_one_algorithm_is_in_force(own: Algorithm, other: Algorithm) -> None:
 # --- the signature (C4, C5, C19) --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("key", [b"", b"secret", b"k" * 8192, SECRET.encode(), KEYS.derived("cursor")])
+OTHER_KEYS = {
+    "empty": b"",
+    "short": b"secret",
+    "long": b"k" * 8192,
+    "the secret itself": SECRET.encode(),
+    "for cursors": KEYS.derived("cursor"),
+}
+
+
+@pytest.mark.parametrize("key", OTHER_KEYS.values(), ids=OTHER_KEYS)
 def test_another_key_is_refused(tokens: Tokens, token: str, key: bytes) -> None:
     refused(tokens, resigned(token, key=key))
 

@@ -5,35 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import Any, Protocol
+from typing import Any
 
 import asyncpg
 
 from orgstead.storage.postgres import failures
 from orgstead.storage.postgres.location import Location
 
-
-class Connection(Protocol):
-    """What is used of the driver's connection. Rows are sequences of plain values."""
-
-    async def execute(self, query: str, *args: Any) -> str:
-        """Run a statement, or without ``args`` several in one message; the last one's tag, such as ``UPDATE 1``."""
-
-    async def fetch(self, query: str, *args: Any) -> list[Any]: ...
-
-    async def fetchrow(self, query: str, *args: Any) -> Any: ...
-
-    async def fetchval(self, query: str, *args: Any) -> Any: ...
-
-    def is_closed(self) -> bool: ...
-
-    def is_in_transaction(self) -> bool: ...
-
-    def terminate(self) -> None: ...
-
-    async def close(self, *, timeout: float) -> None: ...  # noqa: ASYNC109  # the driver's own
-
-
+Connection = asyncpg.Connection
 Connect = Callable[[], Awaitable[Connection]]
 
 IDLE_IN_TRANSACTION_MS = 60_000
@@ -61,7 +40,7 @@ def settings(location: Location) -> dict[str, str]:
 async def connect(location: Location) -> Connection:
     """A new connection. Raises what the driver raises."""
     common = {} if location.pooler else settings(location)
-    connection: Connection = await asyncpg.connect(
+    return await asyncpg.connect(
         location.dsn,
         timeout=location.deadline,
         command_timeout=location.statement_timeout_ms / 1000 + _GRACE_SECONDS,
@@ -70,7 +49,12 @@ async def connect(location: Location) -> Connection:
         max_cacheable_statement_size=_MAX_STATEMENT_BYTES,
         server_settings={"application_name": "orgstead", **common},
     )
-    return connection
+
+
+async def single(connection: Connection, text: str, *values: Any) -> tuple[Any, ...]:
+    """The one row of a statement that always gives one."""
+    (row,) = await connection.fetch(text, *values)
+    return tuple(row)
 
 
 class Pool:

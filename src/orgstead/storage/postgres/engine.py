@@ -12,6 +12,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from orgstead.errors import ConfigurationError, OrgsteadError, StorageReadOnly, TransactionEnded
+from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access, PlacementKind
 from orgstead.storage.port import Digest, FoundSpace, Scope, Space, SystemScope, Table, Transaction
@@ -29,6 +30,7 @@ from orgstead.storage.postgres import (
 )
 from orgstead.storage.postgres.attempts import READING, WRITING, commit, outside, repeated, transact
 from orgstead.storage.postgres.connections import Connection, Pool, Pools
+from orgstead.storage.postgres.examine import examine
 from orgstead.storage.postgres.failures import Passing
 from orgstead.storage.postgres.location import Location
 from orgstead.storage.postgres.transaction import PostgresTransaction
@@ -236,6 +238,14 @@ class PostgresStorage:
         facts["placements"] = "pooled, dedicated" if self._owner else "pooled only: ORGSTEAD_MIGRATION_URL is not set"
         facts.update({f"system_scope: {reason}": count for reason, count in sorted(self._reasons.items())})
         return facts
+
+    async def examine(self, *, processes: int) -> list[Finding]:
+        at_most = self._place.pool + _ASIDE + (2 if self._owner else 0)
+
+        async def ask(connection: Connection) -> list[Finding]:
+            return await examine(connection, connections=processes * at_most, owner=self._owner is not None)
+
+        return await self._outside(ask)
 
     async def backup(self, target: str) -> None:
         raise maintenance.no_backup()

@@ -10,13 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orgstead.errors import ConfigurationError
-from orgstead.storage.postgres.connections import Connection
+from orgstead.storage.postgres.connections import Connection, single
+from orgstead.storage.postgres.examine import FIXED
 from orgstead.storage.postgres.policies import ORG_SETTING, POLICY, SYSTEM_SETTING
 from orgstead.storage.postgres.statements import SCHEMA
 
 OLDEST = 150_000
-MINORS = {15: 150_016, 16: 160_012, 17: 170_008, 18: 180_002}
-"""Minor releases of February 2026: older ones have known holes in row security."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +134,8 @@ async def check(connection: Connection) -> None:
 
     The connection is in no transaction of ours, so that it shows the settings as they are without one.
     """
-    number, encoding = await connection.fetchrow(
-        "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
+    number, encoding = await single(
+        connection, "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
     )
     if number < OLDEST:
         raise ConfigurationError(
@@ -156,11 +155,8 @@ async def check(connection: Connection) -> None:
 
 def version_warning(number: int) -> str:
     """A sentence about a minor release with known holes; empty for one that has none."""
-    fixed = MINORS.get(number // 10_000)
-    if fixed is None or number >= fixed:
+    major, minor = divmod(number, 10_000)
+    fixed = FIXED.get((major,), 0)
+    if minor >= fixed:
         return ""
-    return f"PostgreSQL {_spelled(number)} has known holes; upgrade to {_spelled(fixed)}."
-
-
-def _spelled(number: int) -> str:
-    return f"{number // 10_000}.{number % 10_000}"
+    return f"PostgreSQL {major}.{minor} has known holes; upgrade to {major}.{fixed}."

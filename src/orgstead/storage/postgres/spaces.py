@@ -15,7 +15,7 @@ from orgstead.model import PlacementKind, SlotState
 from orgstead.storage import space_names, tables
 from orgstead.storage.port import Space
 from orgstead.storage.postgres import policies, schema
-from orgstead.storage.postgres.connections import Connection
+from orgstead.storage.postgres.connections import Connection, single
 from orgstead.storage.postgres.statements import SCHEMA, Values, create_table, quoted, schema_of, statements_of, within
 
 _TABLES = tuple(table.name for table in tables.SPACE)
@@ -72,8 +72,9 @@ async def _create_slots(connection: Connection, schema_: str, spaces: Sequence[S
     source = sql.unnested(("org_id", "epoch"), [(space.org_id, space.epoch) for space in spaces], values)
     later = await connection.fetchval(
         f"WITH wanted AS (SELECT * FROM {source} AS wanted (org_id, epoch)),"  # noqa: S608  # declared names
-        f" later AS (SELECT FROM wanted JOIN {sql.target} AS slot"
-        " ON slot.org_id = wanted.org_id AND slot.epoch > wanted.epoch LIMIT 1),"
+        # One search for each: left to choose, the planner reads the whole table, and every batch takes longer.
+        f" later AS (SELECT FROM wanted CROSS JOIN LATERAL (SELECT FROM {sql.target} AS slot"
+        " WHERE slot.org_id = wanted.org_id AND slot.epoch > wanted.epoch LIMIT 1) AS one LIMIT 1),"
         f" made AS (INSERT INTO {sql.target} (org_id, epoch, slot, state, tracked, records, bytes)"
         f" SELECT org_id, epoch, number, {values.bind(_OPEN)}, 0, 0, 0"
         f" FROM wanted, generate_series(0, {values.bind(slots - 1)}::bigint) AS number"
@@ -172,14 +173,15 @@ async def drop_dedicated(connection: Connection, space: Space) -> dict[str, int]
     listed = ", ".join(within(name, table) for table in _TABLES)
     await connection.execute(f"LOCK TABLE {listed} IN ACCESS EXCLUSIVE MODE")  # so that what is counted is what goes
     counts = ", ".join(f"(SELECT count(*) FROM {within(name, table)})" for table in _TABLES)  # noqa: S608
-    row = await connection.fetchrow(f"SELECT {counts}")
+    row = await single(connection, f"SELECT {counts}")
     await connection.execute(f"DROP SCHEMA {quoted(name)} CASCADE")
     return dict(zip(_TABLES, row, strict=True))
 
 
 async def look(connection: Connection, name: str) -> There:
     """What the schema of this name is to us."""
-    row = await connection.fetchrow(
+    schemas, ours, others = await single(
+        connection,
         "WITH space AS (SELECT oid FROM pg_namespace WHERE nspname = $1),"
         " ours AS (SELECT c.oid FROM pg_class c JOIN space ON c.relnamespace = space.oid"
         "  WHERE c.relkind = 'r' AND c.relname = ANY ($2))"
@@ -189,7 +191,6 @@ async def look(connection: Connection, name: str) -> There:
         name,
         list(_TABLES),
     )
-    schemas, ours, others = row
     if not schemas:
         return There.NOTHING
     if others or ours not in (0, len(_TABLES)):
