@@ -11,7 +11,7 @@ from typing import Any
 
 from orgstead.app import App
 from orgstead.settings import Settings
-from tests.engines import Database, new_database
+from tests.engines import Database, empty_database
 from tests.watch import Watch
 
 CHEAP = {"memory_kib": 8192, "iterations": 1}
@@ -33,7 +33,7 @@ def settings_for(database: Database, folder: Path, **changes: Any) -> Settings:
 @asynccontextmanager
 async def new_app(engine: str, watch: Watch, **changes: Any) -> AsyncIterator[App]:
     """An App that is ready to serve a new, empty database of the engine; no background loops run."""
-    async with new_database(engine) as database:
+    async with empty_database(engine) as database:
         with tempfile.TemporaryDirectory(prefix="orgstead-") as folder:
             app = await App.open(settings_for(database, Path(folder), **changes), clock=watch)
             try:

@@ -16,7 +16,7 @@ from orgstead.storage.port import Transaction
 from tests import apps
 from tests.crash.history import History, violations
 from tests.crash.processes import program
-from tests.engines import Database, new_database, selected
+from tests.engines import Database, empty_database, selected
 from tests.support import sample
 
 pytestmark = pytest.mark.anyio
@@ -97,13 +97,13 @@ def test_every_failpoint_of_an_operation_is_tried() -> None:
 
 @pytest.mark.parametrize("kill", sample("kills at a failpoint", ONCE, 6), ids=str)
 async def test_a_death_at_any_failpoint_is_recovered_from(kill: Kill) -> None:
-    async with new_database(kill.engine) as database:
+    async with empty_database(kill.engine) as database:
         assert await survived(database, kill) == []
 
 
 @pytest.mark.parametrize("kill", sample("kills of a recovery", TWICE, 2), ids=str)
 async def test_a_death_while_recovering_is_recovered_from(kill: Kill) -> None:
-    async with new_database(kill.engine) as database:
+    async with empty_database(kill.engine) as database:
         assert await survived(database, kill) == []
 
 
@@ -120,7 +120,7 @@ async def test_a_death_while_recovering_is_recovered_from(kill: Kill) -> None:
 async def test_the_suite_finds_a_missing_safeguard(
     engine: str, mutation: str, task: str, plan: str, point: str | None
 ) -> None:
-    async with new_database(engine) as database:
+    async with empty_database(engine) as database:
         assert await survived(database, Kill(engine, task, plan, point), mutation)
 
 
