@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg  # type: ignore[import-untyped]  # it has none
+import asyncpg
 import pytest
 
 from orgstead.findings import Finding, Status
@@ -55,7 +55,7 @@ def test_releases_of_postgres(number: int, status: Status, said: str) -> None:
     facts: Any = {"number": number, "version": "x", "encoding": "UTF8"}
     found = postgres._version(facts)
     assert (found.status, said in f"{found.detail} {found.next}") == (status, True)
-    assert postgres._version({**facts, "encoding": "LATIN1"}).status is FAIL
+    assert postgres._version(facts | {"encoding": "LATIN1"}).status is FAIL
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
@@ -128,10 +129,10 @@ class LocalServer:
         return lines[7].strip() if len(lines) > 7 else ""
 
 
-def _as_another_user(folder: Path) -> dict[str, object]:
+def _as_another_user(folder: Path) -> dict[str, Any]:
     """How to run PostgreSQL's programs, which refuse to run as root."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TMPDIR": str(folder)}
-    common: dict[str, object] = {"cwd": folder, "env": environment}
+    common: dict[str, Any] = {"cwd": folder, "env": environment}
     if os.geteuid() != 0:
         return common
     nobody = pwd.getpwnam("nobody")
@@ -182,7 +183,7 @@ def server_in(folder: Path, settings: Mapping[str, str] | None = None) -> LocalS
 def _initialize(folder: Path, programs: Path) -> None:
     options = _as_another_user(folder)
     if "user" in options:
-        os.chown(folder, options["user"], options["group"])  # type: ignore[arg-type]  # numbers, both
+        os.chown(folder, options["user"], options["group"])
     (folder / "password").write_text(secrets.token_hex(12))
     (folder / "password").chmod(0o644)  # inside a folder that only that user may enter
     made = subprocess.run(
@@ -194,7 +195,7 @@ def _initialize(folder: Path, programs: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        **options,  # type: ignore[call-overload]  # as Popen takes them
+        **options,
     )
     if made.returncode:
         raise EngineUnavailable(f"initdb fails: {made.stderr.strip()[-300:]!r}")
@@ -242,7 +243,8 @@ class Run:
             await self.execute(
                 f'CREATE ROLE "{self.owner}" {login}',
                 f'CREATE ROLE "{self.role}" {login}',
-                f'GRANT "{self.owner}" TO CURRENT_USER',  # who is no superuser may make databases for its own roles only
+                # Who is no superuser may make databases only for roles that it is a member of.
+                f'GRANT "{self.owner}" TO CURRENT_USER',
             )
             self._roles_made = True
 

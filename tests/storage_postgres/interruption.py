@@ -99,7 +99,7 @@ async def _losing(plan: Interruption, ask: Callable[[], Awaitable[T]], connectio
     return answer
 
 
-class InterruptedConnection(asyncpg.Connection):  # type: ignore[misc]  # the driver has no types
+class InterruptedConnection(asyncpg.Connection):
     """A connection whose questions count."""
 
     async def execute(self, query: str, *args: Any, **kwargs: Any) -> Any:

@@ -14,7 +14,7 @@ from orgstead.model import Access
 from orgstead.storage import tables
 from orgstead.storage.codec import codec_of
 from orgstead.storage.port import Table
-from orgstead.storage.postgres.connections import Connection
+from orgstead.storage.postgres.connections import Connection, single
 from orgstead.storage.postgres.policies import SYSTEM_SETTING
 from orgstead.storage.postgres.statements import SCHEMA, TYPES, quoted, within
 
@@ -81,7 +81,7 @@ def _unusual(text: str) -> str | None:
 
 async def access(connection: Connection, org_id: str, user_id: str, session_id: str) -> Access:
     """``Storage.access`` as of the last commit."""
-    row = tuple(await connection.fetchrow(CALL, _key(org_id), _key(user_id), _key(session_id)))
+    row = await single(connection, CALL, _key(org_id), _key(user_id), _key(session_id))
     # The first column of each part belongs to its key, so it is None only where there is no row.
     return Access(
         _organization.decode(row[:_P]) if row[0] is not None else None,

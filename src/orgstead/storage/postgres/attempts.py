@@ -45,7 +45,8 @@ async def transact(pool: Pool, begin: str, work: Callable[[Connection], Awaitabl
             await connection.execute("ROLLBACK")
         clean = True
         return result
-    except (OrgsteadError, Passing):
+    except (OrgsteadError, Passing) as error:
+        spoilt = failures.spoils_connection(error.__cause__)
         raise
     except Exception as error:
         if failures.is_passing(error) or connection.is_closed():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import Any
 
 import asyncpg
 
@@ -48,6 +49,12 @@ async def connect(location: Location) -> Connection:
         max_cacheable_statement_size=_MAX_STATEMENT_BYTES,
         server_settings={"application_name": "orgstead", **common},
     )
+
+
+async def single(connection: Connection, text: str, *values: Any) -> tuple[Any, ...]:
+    """The one row of a statement that always gives one."""
+    (row,) = await connection.fetch(text, *values)
+    return tuple(row)
 
 
 class Pool:

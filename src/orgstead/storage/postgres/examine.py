@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
-import asyncpg  # type: ignore[import-untyped]  # it has none
+import asyncpg
 
 from orgstead.findings import Finding, fail, ok, warn
 from orgstead.storage import examination

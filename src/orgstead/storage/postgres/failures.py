@@ -50,7 +50,7 @@ class Passing(Exception):
         self.cause = cause
 
 
-def state_of(error: BaseException) -> str:
+def state_of(error: BaseException | None) -> str:
     """The SQLSTATE (PostgreSQL's appendix A) of a server's error; empty for any other."""
     state: str | None = getattr(error, "sqlstate", None) if isinstance(error, asyncpg.PostgresError) else None
     return state or ""
@@ -68,7 +68,7 @@ def _is_stale_plan(error: BaseException) -> bool:
     return isinstance(error, asyncpg.exceptions.InvalidCachedStatementError) and state_of(error) == _STALE_PLAN
 
 
-def spoils_connection(error: BaseException) -> bool:
+def spoils_connection(error: BaseException | None) -> bool:
     """True when the connection should not be used again: the server behind it became one that only reads."""
     return state_of(error) == _READ_ONLY
 
@@ -90,6 +90,10 @@ def leaves_outcome_open(error: BaseException, *, closed: bool) -> bool:
     return closed or not state_of(error) or state_of(error) in _GONE
 
 
+def outdated() -> OrgsteadError:
+    return SchemaOutdated(next="orgstead db upgrade")
+
+
 _BY_STATE = MappingProxyType[str, Callable[[], OrgsteadError]](
     {
         **{state: lambda: StorageBusy(retry_after=RETRY_AFTER) for state in _BUSY},
@@ -100,7 +104,7 @@ _BY_STATE = MappingProxyType[str, Callable[[], OrgsteadError]](
         _FORBIDDEN: lambda: StorageError(_RIGHTS),
         "XX001": lambda: StorageError(_DAMAGED),
         "XX002": lambda: StorageError(_DAMAGED),
-        **{state: lambda: outdated() for state in _MISSING},
+        **dict.fromkeys(_MISSING, outdated),
     }
 )
 
@@ -153,10 +157,6 @@ def at_start(error: BaseException) -> BaseException:
             "The driver does not accept the database URL.", next="compare it with docs/configuration.md"
         )
     return translated(error)
-
-
-def outdated() -> OrgsteadError:
-    return SchemaOutdated(next="orgstead db upgrade")
 
 
 def closed() -> OrgsteadError:

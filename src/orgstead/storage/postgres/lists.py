@@ -63,10 +63,8 @@ async def rows_of_page(
     ]
     ranges = list(_ranges(sql, marks, values))
     size = values.bind(limit)
-    parts = [
-        f"{sql.select}{condition} AND {text}{sql.order_by([(column, down) for column, down, _ in rest])} LIMIT {size}"
-        for text, rest in ranges
-    ]
+    # The whole order in each of them: where a column IS NULL, an index has its rows in order only by that, too.
+    parts = [f"{sql.select}{condition} AND {text}{sorted_} LIMIT {size}" for text in ranges]
     if not parts:
         return []
     if len(parts) == 1:
@@ -80,8 +78,8 @@ Marks = Sequence[tuple[str, bool, Any]]
 """(column, descending, value) of each column of the order that is left."""
 
 
-def _ranges(sql: Statements[Any], marks: Marks, values: Values) -> Iterator[tuple[str, Marks]]:
-    """Conditions of the ranges that follow ``marks``, and the order within each.
+def _ranges(sql: Statements[Any], marks: Marks, values: Values) -> Iterator[str]:
+    """The conditions of the ranges that follow ``marks``.
 
     Where all directions are the same and nothing is None, one comparison of rows says it all, and an index serves it.
     Else there is a range for each column of the order: the rows that differ from the mark in the last column only, at
@@ -92,7 +90,7 @@ def _ranges(sql: Statements[Any], marks: Marks, values: Values) -> Iterator[tupl
     if len({down for _, down, _ in marks}) == 1 and not any(column in sql.nullable for column, _, _ in marks):
         bound = ", ".join(values.bind(value) for _, _, value in marks)
         sign = "<" if marks[0][1] else ">"
-        yield f"({names(column for column, _, _ in marks)}) {sign} ({bound})", marks
+        yield f"({names(column for column, _, _ in marks)}) {sign} ({bound})"
         return
     bounds = ["" if value is None else values.bind(value) for _, _, value in marks]
     for place in range(len(marks) - 1, -1, -1):
@@ -102,7 +100,7 @@ def _ranges(sql: Statements[Any], marks: Marks, values: Values) -> Iterator[tupl
         ]
         column, down, _ = marks[place]
         for text in _beyond(sql, column, bounds[place], down=down):
-            yield " AND ".join([*same, text]), marks[place:]
+            yield " AND ".join([*same, text])
 
 
 def _beyond(sql: Statements[Any], column: str, bound: str, *, down: bool) -> Iterator[str]:

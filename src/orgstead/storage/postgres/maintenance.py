@@ -8,7 +8,7 @@ from typing import Any
 from orgstead.errors import ConfigurationError
 from orgstead.storage.port import Digest, Table
 from orgstead.storage.postgres import lists, schema, selfcheck, spaces_found
-from orgstead.storage.postgres.connections import Connection
+from orgstead.storage.postgres.connections import Connection, single
 from orgstead.storage.postgres.transaction import PostgresTransaction
 
 _ROWS = 1000
@@ -32,9 +32,10 @@ async def digest(tx: PostgresTransaction, table: Table[Any]) -> Digest:
 
 async def stats(connection: Connection) -> dict[str, int | float | str]:
     """``Storage.stats``: ``bytes`` is the whole database; ``warning`` says what its operator should look into."""
-    number, version, size = await connection.fetchrow(
+    number, version, size = await single(
+        connection,
         "SELECT current_setting('server_version_num')::int, current_setting('server_version'),"
-        " pg_database_size(current_database())"
+        " pg_database_size(current_database())",
     )
     facts: dict[str, int | float | str] = {
         "server": f"PostgreSQL {version.split()[0]}",
@@ -51,6 +52,6 @@ async def stats(connection: Connection) -> dict[str, int | float | str]:
 def no_backup() -> ConfigurationError:
     """What ``Storage.backup`` answers here: the server's own tool is the one that makes a copy which can be trusted."""
     return ConfigurationError(
-        "A PostgreSQL database is backed up with the server's own pg_dump, as the database's owner and past its policies.",
-        next="pg_dump --format=custom --file=TARGET --enable-row-security=no URL, as a role with BYPASSRLS",
+        "A PostgreSQL database is backed up with the server's own pg_dump, by a role that is above its policies.",
+        next="pg_dump --format=custom --file=FILE --dbname=URL, as a superuser or a role with BYPASSRLS",
     )

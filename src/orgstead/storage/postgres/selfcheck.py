@@ -10,111 +10,123 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from orgstead.errors import ConfigurationError
-from orgstead.storage.postgres.connections import Connection
+from orgstead.storage.postgres.connections import Connection, single
+from orgstead.storage.postgres.examine import FIXED
 from orgstead.storage.postgres.policies import ORG_SETTING, POLICY, SYSTEM_SETTING
 from orgstead.storage.postgres.statements import SCHEMA
 
 OLDEST = 150_000
-MINORS = {15: 150_016, 16: 160_012, 17: 170_008, 18: 180_002}
-"""Minor releases of February 2026: older ones have known holes in row security."""
-
-_TABLES = r"""SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relowner,
-  format('%I.%I', n.nspname, c.relname) AS target
-  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-  WHERE (n.nspname = $1 OR n.nspname LIKE 'org\_%') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """``query`` finds the name of something that breaks the rule; None says which ($1 is our schema)."""
+    """``finds`` is what a query selects, from where and on which condition: the name of something that breaks the rule.
 
-    query: str
+    ``next`` may name it as ``{0}``.
+    """
+
+    finds: str
     detail: str
     next: str
 
 
 _RULES = (
     _Rule(
-        "SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolsuper AND $1 <> ''",
+        "quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolsuper",
         "The service connects as a superuser, for whom no policy holds.",
         "CREATE ROLE orgstead_app LOGIN PASSWORD '…'; put it into ORGSTEAD_DATABASE_URL and the owner into"
         " ORGSTEAD_MIGRATION_URL, then orgstead db upgrade",
     ),
     _Rule(
-        "SELECT quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolbypassrls AND $1 <> ''",
+        "quote_ident(rolname) FROM pg_roles WHERE rolname = current_user AND rolbypassrls",
         "The service's role has BYPASSRLS, so that no policy holds for it.",
         "ALTER ROLE {0} NOBYPASSRLS",
     ),
     _Rule(
-        "SELECT quote_ident(r.rolname) FROM pg_roles r WHERE (r.rolsuper OR r.rolbypassrls) AND r.rolname <> current_user"
-        " AND pg_has_role(current_user, r.oid, 'MEMBER') AND $1 <> ''",
+        "quote_ident(r.rolname) FROM pg_roles r WHERE (r.rolsuper OR r.rolbypassrls)"
+        " AND r.rolname <> current_user AND pg_has_role(current_user, r.oid, 'MEMBER')",
         "The service's role may become a role for which no policy holds.",
         "REVOKE {0} FROM the role in ORGSTEAD_DATABASE_URL",
     ),
     _Rule(
-        f"SELECT target FROM ({_TABLES}) t WHERE relkind IN ('m', 'f')",
+        "quote_ident(r.rolname) FROM pg_roles r WHERE r.rolname <> current_user"
+        " AND pg_has_role(current_user, r.oid, 'MEMBER') AND EXISTS (SELECT FROM ours WHERE relowner = r.oid)",
+        "The service's role may become the owner of its tables, who can switch their policies off.",
+        "REVOKE {0} FROM the role in ORGSTEAD_DATABASE_URL",
+    ),
+    _Rule(
+        "target FROM ours WHERE relkind IN ('m', 'f')",
         "A materialized view or foreign table among the service's tables has no policies.",
         "move {0} to another schema",
     ),
     _Rule(
-        f"SELECT target FROM ({_TABLES}) t WHERE relkind IN ('r', 'p') AND NOT relrowsecurity",
+        "target FROM ours WHERE relkind IN ('r', 'p') AND NOT relrowsecurity",
         "A table has row-level security switched off.",
         "ALTER TABLE {0} ENABLE ROW LEVEL SECURITY",
     ),
     _Rule(
-        f"SELECT target FROM ({_TABLES}) t WHERE relkind IN ('r', 'p') AND NOT relforcerowsecurity",
+        "target FROM ours WHERE relkind IN ('r', 'p') AND NOT relforcerowsecurity",
         "A table does not force row-level security on its owner.",
         "ALTER TABLE {0} FORCE ROW LEVEL SECURITY",
     ),
     _Rule(
-        f"SELECT target FROM ({_TABLES}) t WHERE relkind IN ('r', 'p')"
-        f" AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = t.oid AND p.polname = '{POLICY}')",
+        "target FROM ours WHERE relkind IN ('r', 'p')"
+        " AND NOT EXISTS (SELECT FROM pg_policy p WHERE p.polrelid = ours.oid AND p.polname = $2)",
         "A table has no policy of orgstead's, so it is not one of its tables or was changed by hand.",
         "move {0} to another schema, or restore the schema from a backup",
     ),
     _Rule(
-        f"SELECT target || ': ' || quote_ident(p.polname) FROM ({_TABLES}) t JOIN pg_policy p ON p.polrelid = t.oid"
-        f" WHERE p.polname <> '{POLICY}' AND p.polpermissive",
+        "quote_ident(p.polname) || ' ON ' || target FROM ours JOIN pg_policy p ON p.polrelid = ours.oid"
+        " WHERE p.polname <> $2 AND p.polpermissive",
         "A table has a further policy, which opens rows that orgstead's own keeps shut.",
-        "DROP POLICY of {0}",
+        "DROP POLICY {0}",
     ),
     _Rule(
-        f"SELECT target FROM ({_TABLES}) t JOIN pg_policy p ON p.polrelid = t.oid AND p.polname = '{POLICY}'"
-        " CROSS JOIN LATERAL (SELECT pg_get_expr(p.polqual, t.oid) AS seen, pg_get_expr(p.polwithcheck, t.oid) AS kept) e"
-        " WHERE p.polcmd <> '*' OR NOT p.polpermissive OR p.polroles <> ARRAY[0::oid] OR seen IS DISTINCT FROM kept"
-        rf" OR seen NOT LIKE '%current\_setting(''{SYSTEM_SETTING}''%) = ''on''%'"
-        rf" OR (seen LIKE '%{ORG_SETTING}%' AND seen NOT LIKE '%NULLIF(current\_setting(''{ORG_SETTING}''%')"
-        r" OR seen ~ '\mtrue\M(?!\))'",
+        "target FROM ours JOIN pg_policy p ON p.polrelid = ours.oid AND p.polname = $2"
+        " WHERE p.polcmd <> '*' OR NOT p.polpermissive OR p.polroles <> ARRAY[0::oid]"
+        " OR pg_get_expr(p.polqual, p.polrelid) IS DISTINCT FROM pg_get_expr(p.polwithcheck, p.polrelid)"
+        " OR pg_get_expr(p.polqual, p.polrelid) !~ $3",
         "A table's policy is not the one that orgstead makes.",
         "restore the policy of {0} from a backup of the schema",
     ),
     _Rule(
-        f"SELECT target FROM ({_TABLES}) t WHERE relkind = 'v' AND NOT EXISTS (SELECT FROM unnest(reloptions) o"
-        r" WHERE o IN ('security_invoker=true', 'security_invoker=on', 'security_invoker=1', 'security_invoker=yes'))",
+        "target FROM ours WHERE relkind = 'v' AND NOT EXISTS (SELECT FROM unnest(reloptions) o"
+        " WHERE o IN ('security_invoker=true', 'security_invoker=on', 'security_invoker=1', 'security_invoker=yes'))",
         "A view reads the service's tables with its owner's rights, past the policies of whoever asks.",
         "ALTER VIEW {0} SET (security_invoker = true)",
     ),
     _Rule(
-        "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
-        " WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema') AND $1 <> ''"
+        "p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
+        " WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
         " AND has_function_privilege(p.oid, 'EXECUTE') AND NOT EXISTS (SELECT FROM pg_depend d"
         " WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e')",
         "A SECURITY DEFINER function, which the service's role may call, runs with its owner's rights.",
         "ALTER FUNCTION {0} SECURITY INVOKER, or REVOKE EXECUTE ON FUNCTION {0} FROM PUBLIC",
     ),
     _Rule(
-        f"SELECT target FROM ({_TABLES}) t WHERE relkind IN ('r', 'p') AND NOT pg_has_role(relowner, 'USAGE')"
-        " AND has_table_privilege(t.oid, 'TRUNCATE, REFERENCES, TRIGGER')",
+        "target FROM ours WHERE relkind IN ('r', 'p') AND NOT pg_has_role(relowner, 'USAGE')"
+        " AND has_table_privilege(ours.oid, 'TRUNCATE, REFERENCES, TRIGGER')",
         "The service's role may TRUNCATE a table, refer to it or put triggers on it: policies do not hold for that.",
         "REVOKE TRUNCATE, REFERENCES, TRIGGER ON {0} FROM PUBLIC and from the role in ORGSTEAD_DATABASE_URL",
     ),
     _Rule(
-        f"SELECT name FROM (VALUES ('{ORG_SETTING}'), ('{SYSTEM_SETTING}')) AS s (name)"
-        " WHERE NULLIF(current_setting(name, true), '') IS NOT NULL AND $1 <> ''",
+        "name FROM unnest($4::text[]) AS name WHERE NULLIF(current_setting(name, true), '') IS NOT NULL",
         "A setting that the policies rely on has a value before any transaction sets it.",
         "ALTER DATABASE … RESET {0}, and ALTER ROLE … RESET {0}",
     ),
 )
+
+_OURS = r"""WITH ours AS (SELECT c.oid, c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.reloptions, c.relowner,
+  format('%I.%I', n.nspname, c.relname) AS target FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+  WHERE (n.nspname = $1 OR n.nspname LIKE 'org\_%') AND c.relkind IN ('r', 'p', 'v', 'm', 'f')),
+  given AS (SELECT $2::text, $3::text, $4::text[])"""
+"""What is in our schemas; ``given`` has the parameters' types known to queries that do not use them."""
+
+_SETTING = r"current_setting\('{}'::text, true\)"
+_SYSTEM = rf"\({_SETTING.format(SYSTEM_SETTING)} = 'on'::text\)"
+_SCOPED = rf"\(\(\w+ = NULLIF\({_SETTING.format(ORG_SETTING)}, ''::text\)\) OR {_SYSTEM}\)"
+_EXPRESSION = f"^({_SYSTEM}|{_SCOPED})$"
+"""How the server spells the conditions of ``policies``."""
 
 
 async def check(connection: Connection) -> None:
@@ -122,8 +134,8 @@ async def check(connection: Connection) -> None:
 
     The connection is in no transaction of ours, so that it shows the settings as they are without one.
     """
-    number, encoding = await connection.fetchrow(
-        "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
+    number, encoding = await single(
+        connection, "SELECT current_setting('server_version_num')::int, current_setting('server_encoding')"
     )
     if number < OLDEST:
         raise ConfigurationError(
@@ -135,14 +147,16 @@ async def check(connection: Connection) -> None:
             "The database's encoding cannot hold every text.", next="create the database with ENCODING 'UTF8'"
         )
     for rule in _RULES:
-        found = await connection.fetchval(rule.query + " LIMIT 1", SCHEMA)
+        query = f"{_OURS} SELECT {rule.finds} LIMIT 1"
+        found = await connection.fetchval(query, SCHEMA, POLICY, _EXPRESSION, [ORG_SETTING, SYSTEM_SETTING])
         if found is not None:
             raise ConfigurationError(rule.detail, next=rule.next.format(found))
 
 
 def version_warning(number: int) -> str:
     """A sentence about a minor release with known holes; empty for one that has none."""
-    fixed = MINORS.get(number // 10_000)
-    if fixed is None or number >= fixed:
+    major, minor = divmod(number, 10_000)
+    fixed = FIXED.get((major,), 0)
+    if minor >= fixed:
         return ""
-    return f"PostgreSQL {number // 10_000}.{number % 10_000} has known holes; upgrade to {fixed // 10_000}.{fixed % 10_000}."
+    return f"PostgreSQL {major}.{minor} has known holes; upgrade to {major}.{fixed}."

@@ -15,7 +15,7 @@ from orgstead.model import PlacementKind, SlotState
 from orgstead.storage import space_names, tables
 from orgstead.storage.port import Space
 from orgstead.storage.postgres import policies, schema
-from orgstead.storage.postgres.connections import Connection
+from orgstead.storage.postgres.connections import Connection, single
 from orgstead.storage.postgres.statements import SCHEMA, Values, create_table, quoted, schema_of, statements_of, within
 
 _TABLES = tuple(table.name for table in tables.SPACE)
@@ -173,14 +173,15 @@ async def drop_dedicated(connection: Connection, space: Space) -> dict[str, int]
     listed = ", ".join(within(name, table) for table in _TABLES)
     await connection.execute(f"LOCK TABLE {listed} IN ACCESS EXCLUSIVE MODE")  # so that what is counted is what goes
     counts = ", ".join(f"(SELECT count(*) FROM {within(name, table)})" for table in _TABLES)  # noqa: S608
-    row = await connection.fetchrow(f"SELECT {counts}")
+    row = await single(connection, f"SELECT {counts}")
     await connection.execute(f"DROP SCHEMA {quoted(name)} CASCADE")
     return dict(zip(_TABLES, row, strict=True))
 
 
 async def look(connection: Connection, name: str) -> There:
     """What the schema of this name is to us."""
-    row = await connection.fetchrow(
+    schemas, ours, others = await single(
+        connection,
         "WITH space AS (SELECT oid FROM pg_namespace WHERE nspname = $1),"
         " ours AS (SELECT c.oid FROM pg_class c JOIN space ON c.relnamespace = space.oid"
         "  WHERE c.relkind = 'r' AND c.relname = ANY ($2))"
@@ -190,7 +191,6 @@ async def look(connection: Connection, name: str) -> There:
         name,
         list(_TABLES),
     )
-    schemas, ours, others = row
     if not schemas:
         return There.NOTHING
     if others or ours not in (0, len(_TABLES)):
@@ -215,7 +215,7 @@ async def _refuse_others(connection: Connection, space: Space) -> None:
     slots = within(schema_of(space), tables.slots.name)
     refused = f"SELECT EXISTS (SELECT FROM {slots} WHERE org_id = $1 AND epoch > $2)"  # noqa: S608  # a quoted name
     if space.kind is PlacementKind.DEDICATED:
-        refused += f" OR EXISTS (SELECT FROM {slots} WHERE org_id <> $1)"  # noqa: S608  # a quoted name
+        refused += f" OR EXISTS (SELECT FROM {slots} WHERE org_id <> $1)"  # a quoted name
     if await connection.fetchval(refused, space.org_id, space.epoch):
         raise SpaceMismatch
 

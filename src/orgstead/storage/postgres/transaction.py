@@ -248,7 +248,7 @@ class PostgresTransaction(Unit):
             raise NotFound
         return sql.codec.decode(rows[0])
 
-    def _violated(self, error: asyncpg.PostgresError, sql: Statements[Any]) -> BaseException:
+    def _violated(self, error: BaseException, sql: Statements[Any]) -> BaseException:
         """``AlreadyExists`` with our name of the constraint, which is also the engine's; any other error as it is."""
         name = failures.duplicate_of(error)
         if name is None:
