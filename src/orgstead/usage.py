@@ -1,0 +1,80 @@
+"""Usage and quotas: what an organization's space holds, and how much of it its plan allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from orgstead.errors import QuotaExceeded
+from orgstead.model import Slot, SlotState
+from orgstead.storage import tables
+from orgstead.storage.port import Space, Transaction
+
+if TYPE_CHECKING:
+    from orgstead.settings import Settings
+
+_EMPTY: Final = Slot(org_id="", epoch=0, slot=0, state=SlotState.CLOSED)
+
+COUNTERS: Final = ("records", "bytes", "collections")
+"""The columns of ``Slot`` that a plan can limit."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """The most that a plan allows of each counter; None is no limit."""
+
+    records: int | None = None
+    bytes: int | None = None
+    collections: int | None = None
+
+    def of(self, what: str) -> int | None:
+        limit: int | None = getattr(self, what)
+        return limit
+
+    def bounding(self, deltas: Mapping[str, int]) -> dict[str, int]:
+        """The limits of the counters that grow by ``deltas``: what ``placements.enter`` holds them to."""
+        growing = {what: self.of(what) for what, delta in deltas.items() if delta > 0}
+        return {what: limit for what, limit in growing.items() if limit is not None}
+
+
+def limits_of(settings: Settings, plan: str) -> Limits:
+    """What the plan allows; a plan that is not configured any more allows what exists, and nothing more."""
+    rule = settings.plans.get(plan)
+    if rule is None:
+        return Limits(records=0, bytes=0, collections=0)
+    return Limits(records=rule.max_records, bytes=rule.max_bytes, collections=rule.max_collections)
+
+
+def admit(limits: Limits, slot: Slot, deltas: Mapping[str, int]) -> None:
+    """Raise ``QuotaExceeded`` if ``deltas`` would make a counter grow beyond its limit. What shrinks is never refused.
+
+    ``slot`` must be held (``placements.hold``), so that what it says stays so.
+    """
+    for what, delta in deltas.items():
+        limit = limits.of(what)
+        used: int = getattr(slot, what)
+        if limit is not None and delta > 0 and used + delta > limit:
+            raise exceeded(what, limit, used)
+
+
+def exceeded(what: str, limit: int, used: int) -> QuotaExceeded:
+    """The refusal: it says which limit is in the way, how much is used, and what would help."""
+    return QuotaExceeded(
+        f"The organization's plan allows {limit} {what} and it has {used}, so this would be too much: delete something,"
+        " or change to a plan with a higher limit.",
+        what=what,
+        limit=limit,
+        used=used,
+    )
+
+
+async def read(tx: Transaction, space: Space) -> Slot:
+    """The counters of a space as they are; all zero where it is not there (any more)."""
+    slots = await tx.page(tables.slots, {"org_id": space.org_id, "epoch": space.epoch}, limit=1)
+    return slots[0] if slots else _EMPTY
+
+
+def shown(slot: Slot, limits: Limits) -> dict[str, dict[str, int | None]]:
+    """``{"records": {"used": 3, "limit": 10000}, …}``; a limit is None where there is none."""
+    return {what: {"used": getattr(slot, what), "limit": limits.of(what)} for what in COUNTERS}
