@@ -149,7 +149,7 @@ class Batch:
         self._tx = tx
         self._space = space
         self._slot = slot
-        self._used = slot
+        self._used = usage.used(slot)
         self._terms = terms
         self._one_by_one = one_by_one
         self._collections: dict[str, Collection] = {}
@@ -206,7 +206,7 @@ class Batch:
                 raise InvalidRecord(problems=problems)
         old, new = _entries(taken.indexes, before), _entries(taken.indexes, after)
         taken.gone = {at: claim for at, claim in old.items() if at not in new}
-        taken.come = {at: claim for at, claim in new.items() if at not in old}
+        taken.come = {at: claim for at, claim in new.items() if at not in old} if old else new
         if self._one_by_one:
             usage.admit(self._terms.limits, self._used, self._deltas_of(taken, collection))
         self._keep(taken, collection)
@@ -247,7 +247,7 @@ class Batch:
             "bytes": sum(taken.bytes for taken in self._taken),
             "collections": len(self._new_collections),
         }
-        usage.admit(self._terms.limits, self._slot, deltas)
+        usage.admit(self._terms.limits, usage.used(self._slot), deltas)
         events = self._events()
         at_most = self._terms.limits.bounding(deltas)
         entered = await placements.enter(self._tx, self._space, deltas={**deltas, "seq": len(events)}, at_most=at_most)
@@ -303,8 +303,7 @@ class Batch:
         return {"records": taken.records, "bytes": taken.bytes, "collections": int(new)}
 
     def _keep(self, taken: Taken, collection: Collection) -> None:
-        deltas = self._deltas_of(taken, collection)
-        self._used = replace(self._used, **{what: getattr(self._used, what) + n for what, n in deltas.items()})
+        self._used = {what: self._used[what] + n for what, n in self._deltas_of(taken, collection).items()}
         if collection.name not in self._collections:
             self._collections[collection.name] = collection
             self._new_collections.append(collection)
@@ -392,13 +391,12 @@ def _portions(keys: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
 
 
 def _entries(indexes: Sequence[Index], record: Record | None) -> Entries:
-    if record is None or not indexes:
-        return {}
-    return {
-        (index.number, key): index.unique and is_claim(key)
-        for index in indexes
-        for key in keys_of(index, record.id, record.data)
-    }
+    entries: Entries = {}
+    if record is not None:
+        for index in indexes:
+            for key in keys_of(index, record.id, record.data):
+                entries[index.number, key] = index.unique and is_claim(key)
+    return entries
 
 
 def _unique_taken(taken: Taken, number: int) -> UniqueTaken:

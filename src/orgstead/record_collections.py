@@ -105,7 +105,7 @@ async def define_now(tx: Transaction, space: Space, name: str, definition: Defin
 async def _create(
     tx: Transaction, space: Space, slot: Slot, name: str, definition: Definition, terms: Terms
 ) -> Collection:
-    usage.admit(terms.limits, slot, {"collections": 1})
+    usage.admit(terms.limits, usage.used(slot), {"collections": 1})
     empty = Collection(org_id=space.org_id, name=name, created_at=terms.at, updated_at=terms.at)
     collection = record_definitions.settled(record_definitions.announced(empty, definition), applied=True)
     await record_indexing.tell(tx, space, slot, "collection.created", name, terms.actor, terms.at, collections=1)

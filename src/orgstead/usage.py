@@ -46,16 +46,17 @@ def limits_of(settings: Settings, plan: str) -> Limits:
     return Limits(records=rule.max_records, bytes=rule.max_bytes, collections=rule.max_collections)
 
 
-def admit(limits: Limits, slot: Slot, deltas: Mapping[str, int]) -> None:
-    """Raise ``QuotaExceeded`` if ``deltas`` would make a counter grow beyond its limit. What shrinks is never refused.
+def used(slot: Slot) -> dict[str, int]:
+    """The counters of a slot; where it is held (``placements.hold``), they stay so."""
+    return {what: getattr(slot, what) for what in COUNTERS}
 
-    ``slot`` must be held (``placements.hold``), so that what it says stays so.
-    """
+
+def admit(limits: Limits, used: Mapping[str, int], deltas: Mapping[str, int]) -> None:
+    """Raise ``QuotaExceeded`` where a counter would grow beyond its limit; what shrinks is never refused."""
     for what, delta in deltas.items():
-        limit = limits.of(what)
-        used: int = getattr(slot, what)
-        if limit is not None and delta > 0 and used + delta > limit:
-            raise exceeded(what, limit, used)
+        limit = limits.of(what) if delta > 0 else None
+        if limit is not None and used[what] + delta > limit:
+            raise exceeded(what, limit, used[what])
 
 
 def exceeded(what: str, limit: int, used: int) -> QuotaExceeded:
