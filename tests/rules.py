@@ -24,11 +24,11 @@ SETTINGS, APP, WORKER, API, CONSOLE, CLI = "settings", "app", "worker", "api", "
 ENTRY = "entry"
 
 MODULES: Mapping[str, str] = {
-    LANGUAGE: "orgstead base64url errors failpoints kit lifecycle model names policy record_errors",
+    LANGUAGE: "orgstead base64url errors failpoints findings kit lifecycle model names policy record_errors",
     PORT: "storage.port storage.tables",
     ENGINES: (
-        "storage.codec storage.migrations storage.mongodb storage.postgres storage.space_names storage.sqlite"
-        " storage.unit"
+        "storage.codec storage.examination storage.migrations storage.mongodb storage.postgres storage.space_names"
+        " storage.sqlite storage.unit"
     ),
     OPENER: "storage",
     USE_CASES: (

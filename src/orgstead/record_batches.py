@@ -169,7 +169,7 @@ class Batch:
             for keys in _portions([(org_id, name) for name in names])
             for collection in await tx.find_many(tables.collections, keys)
         }
-        ids = dict.fromkeys((org_id, c.collection, c.id) for c in changes if c.id is not None and is_id(c.id))
+        ids = dict.fromkeys((org_id, c.collection, c.id) for c in changes if _is_read(c, alone=len(changes) == 1))
         for keys in _portions(list(ids)):
             for record in await tx.find_many(tables.records, keys):
                 batch._there[record.collection, record.id] = record
@@ -379,6 +379,11 @@ def size_of(data: Json) -> int:
         return len(orjson.dumps(data))
     except TypeError:  # orjson's own error is one
         raise InvalidValue from None
+
+
+def _is_read(change: Change, *, alone: bool) -> bool:
+    """Is the record of this change to be read? A new one that comes alone is not: its key is refused if it is there."""
+    return change.id is not None and is_id(change.id) and not (alone and change.op is Op.CREATE)
 
 
 def _portions(keys: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:

@@ -13,7 +13,7 @@ from orgstead.errors import AlreadyExists, InvalidInput, NotFound, OrgsteadError
 from orgstead.model import Json, Record
 from orgstead.record_batches import MAX_CHANGES, Batch, Change, Op, Terms, is_id
 from orgstead.record_definitions import is_name
-from orgstead.record_errors import QuotaExceeded, UniqueTaken
+from orgstead.record_errors import QuotaExceeded, RecordExists, UniqueTaken
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 
@@ -112,6 +112,8 @@ async def _write(
     try:
         return await batch.write()
     except AlreadyExists as error:
+        if error.constraint == tables.records.key_constraint:
+            raise RecordExists from None
         if error.constraint == tables.index_entries.key_constraint:
             raise UniqueTaken from None
         raise
