@@ -13,7 +13,7 @@ from orgstead.storage.codec import Kind
 from orgstead.storage.mongodb.documents import Document, Layout, all_of
 from orgstead.storage.mongodb.units import Again
 from orgstead.storage.port import Table, total_order
-from orgstead.storage.unit import check_keys, check_limit, columns_named
+from orgstead.storage.unit import bounded_by, check_keys, check_limit, columns_named
 
 if TYPE_CHECKING:
     from orgstead.storage.mongodb.transaction import MongoTransaction
@@ -30,6 +30,7 @@ async def page(
     *,
     order: Sequence[str],
     after: Sequence[Any] | None,
+    until: Any,
     limit: int,
 ) -> list[Row]:
     """``Transaction.page``: one command, whose first batch is the whole page."""
@@ -41,17 +42,22 @@ async def page(
     if after is not None and len(after) != len(full):
         raise ValueError(f"The order of {table.name} has {len(full)} columns, and after must have as many values.")
     marks = None if after is None else [layout.comparable(c, v) for (c, _), v in zip(full, after, strict=True)]
+    pinned = {*(where or {}), *([table.scope] if tx.org_id is not None else [])}
+    bound = None if until is None else bounded_by(table, order, pinned)
     if values is None or limit == 0:
         return []
     free = [(column, down) for column, down in full if column not in values]
     beyond = None if marks is None else [m for (c, _), m in zip(full, marks, strict=True) if c not in values]
     if _is_key_order(layout, values, free):
-        wanted, sort = _by_id(layout, values, free, beyond)
+        end = None if until is None else layout.comparable(free[0][0], until)
+        wanted, sort = _by_id(layout, values, free, beyond, end)
     else:
         wanted = layout.equal(values)
         if beyond is not None:
             wanted += _beyond(layout, free, beyond)
         sort = [(layout.paths[column], -1 if down else 1) for column, down in free]
+    if bound is not None:
+        wanted.append(_before(layout, *bound, until))
     found = collection.find(all_of(wanted), sort=sort or None, limit=limit, batch_size=limit, session=tx.session)
     return [layout.row(document) for document in await found.to_list()]
 
@@ -69,9 +75,12 @@ def _is_key_order(layout: Layout[Any], values: Mapping[str, Any], free: Order) -
 
 
 def _by_id(
-    layout: Layout[Any], values: Mapping[str, Any], free: Order, beyond: Sequence[Any] | None
+    layout: Layout[Any], values: Mapping[str, Any], free: Order, beyond: Sequence[Any] | None, end: Any
 ) -> tuple[list[Document], list[tuple[str, int]]]:
-    """The conditions of a page in the order of ``_id``, and that order."""
+    """The conditions of a page in the order of ``_id``, and that order.
+
+    ``end`` bounds it no more than it may: where there are further columns, rows with that very value are still in it.
+    """
     down = free[0][1]
     leading = layout.prefix(values)
     bounds: Document = layout.range(leading) if leading else {}
@@ -83,8 +92,19 @@ def _by_id(
         else:
             bounds.pop("$gte", None)
             bounds["$gt"] = edge
+    if end is not None:
+        bounds["$gte" if down else "$lt"] = {**leading, free[0][0]: end} if layout.embedded else end
     others = [{layout.paths[column]: value} for column, value in values.items() if column not in layout.table.key]
     return [*([{"_id": bounds}] if bounds else []), *others], [("_id", -1 if down else 1)]
+
+
+def _before(layout: Layout[Any], column: str, down: bool, value: Any) -> Document:
+    """The condition of the values that come before ``value``, of which None is the smallest."""
+    path, edge = layout.paths[column], layout.comparable(column, value)
+    if down:
+        return {path: {"$gt": edge}}
+    nullable = layout.codec.by_name[column].nullable
+    return {"$or": [{path: {"$lt": edge}}, {path: None}]} if nullable else {path: {"$lt": edge}}
 
 
 def _beyond(layout: Layout[Any], order: Order, marks: Sequence[Any]) -> list[Document]:
