@@ -30,6 +30,11 @@ NAMES: frozenset[str] = frozenset(
         "delete.after_close",
         "delete.mid_purge",
         "delete.after_drop",
+        "define.after_announce",
+        "define.mid_build",
+        "define.after_build",
+        "define.after_settle",
+        "define.mid_sweep",
         "idempotency.after_effect",
     }
 )
