@@ -93,6 +93,13 @@ class PlanSettings(Group):
     max_collections: int | None = Field(
         default=None, ge=0, description="Collections of an organization. Empty: no limit."
     )
+    requests_per_second: float | None = Field(
+        default=None,
+        gt=0,
+        le=1_000_000,
+        description="Requests of an organization a second, for each serving process; two seconds' worth may come at "
+        "once. Empty: no limit.",
+    )
 
 
 class JwtSettings(Group):
@@ -159,6 +166,16 @@ class RecordSettings(Group):
         default=200_000, ge=1000, le=100_000_000, description="Records that one aggregate may be made of."
     )
     events_kept_days: int = Field(default=7, ge=1, le=365, description="Days for which events of records are kept.")
+    require_if_match: bool = Field(
+        default=False,
+        description="Change and delete records only by the version that was read (`If-Match`, `if_version`).",
+    )
+    max_streams: int = Field(
+        default=200, ge=0, le=100_000, description="Event streams that one process holds open at once."
+    )
+    max_organization_streams: int = Field(
+        default=20, ge=0, le=100_000, description="How many of them one organization can have."
+    )
 
 
 DEFAULT_PLANS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -168,12 +185,14 @@ DEFAULT_PLANS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "max_records": 10_000,
             "max_bytes": 100 * 1_048_576,
             "max_collections": 100,
+            "requests_per_second": 100,
         },
         "pro": {
             "placement": PlacementKind.POOLED,
             "max_records": 1_000_000,
             "max_bytes": 10 * 1_073_741_824,
             "max_collections": 1000,
+            "requests_per_second": 1000,
         },
         "enterprise": {"placement": PlacementKind.DEDICATED},
     }

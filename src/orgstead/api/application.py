@@ -10,7 +10,18 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from orgstead import __version__
-from orgstead.api import auth, docs_page, faults, management, me, operations, org_routes, organizations
+from orgstead.api import (
+    auth,
+    docs_page,
+    faults,
+    management,
+    me,
+    operations,
+    org_routes,
+    organizations,
+    record_queries,
+    records,
+)
 from orgstead.api.access_log import AccessLog
 from orgstead.api.errors import render
 from orgstead.api.heads import Heads
@@ -21,7 +32,15 @@ from orgstead.api.outer import Outer, OuterOptions
 from orgstead.app import App
 from orgstead.settings import Settings
 
-ROUTERS = (organizations.router, auth.router, me.router, operations.router, org_routes.router)
+ROUTERS = (
+    records.router,
+    record_queries.router,
+    organizations.router,
+    auth.router,
+    me.router,
+    operations.router,
+    org_routes.router,
+)
 """In the order in which a request tries them: what is asked most comes first."""
 
 
