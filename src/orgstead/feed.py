@@ -48,6 +48,12 @@ async def read(tx: Transaction, space: Space, *, after: int, limit: int) -> Even
     return Events([], last)
 
 
+async def beginning(tx: Transaction, space: Space) -> int:
+    """The number before the oldest event that is kept."""
+    oldest = await tx.page(tables.record_events, order=("seq",), limit=1)
+    return oldest[0].seq - 1 if oldest else await end(tx, space)
+
+
 async def end(tx: Transaction, space: Space) -> int:
     """The number of the last event: where a reader begins who has just read the records, in the same snapshot."""
     return (await usage.read(tx, space)).seq

@@ -9,9 +9,11 @@ import httpx2
 import orjson
 import pytest
 
-from orgstead.model import PlacementKind
+from orgstead import placements
+from orgstead.model import IdempotentResponse, PlacementKind
 from orgstead.settings import DEFAULT_PLANS
 from orgstead.storage import tables
+from orgstead.storage.port import Space, Transaction
 from tests.api.actors import Person, Service, Standing, problem
 from tests.api.conftest import Services
 
@@ -141,7 +143,7 @@ async def test_a_member_of_the_data_names_no_organization(service: Service, cler
 BAD_IDS = ["", " ", "a b", "a/b", "ä", "a\n", ".", "..", "x" * 129, "x" * 10_000, "__proto__'--", "%00", "$ne"]
 
 
-@pytest.mark.parametrize("id", BAD_IDS, ids=lambda id: repr(id[:12]))
+@pytest.mark.parametrize("id", BAD_IDS, ids=lambda text: repr(text[:12]))
 async def test_an_id_that_cannot_be_is_refused_at_its_place(clerk: Clerk, id: str) -> None:
     document = problem(await clerk.create(id=id), 422, "record.id_invalid")
     assert [fault["pointer"] for fault in document["errors"]] == ["/id"]
@@ -245,8 +247,8 @@ async def test_of_many_who_change_one_version_one_does(clerk: Clerk) -> None:
 
 
 async def test_a_batch_makes_all_changes(clerk: Clerk) -> None:
-    for id in ("a", "b", "c"):
-        await clerk.create({"n": 1}, id)
+    for one in ("a", "b", "c"):
+        await clerk.create({"n": 1}, one)
     answer = await clerk.batch(
         {"op": "replace", "id": "a", "data": {"n": 2}, "if_version": 1},
         {"op": "patch", "id": "b", "data": {"m": 3}},
@@ -276,7 +278,12 @@ BAD: list[tuple[dict[str, Any], int, str, str]] = [
     ({"op": "delete", "id": "there", "data": {}}, 422, "request.invalid", "/operations/2/data"),
     ({"op": "create"}, 422, "request.invalid", "/operations/2/data"),
     ({"op": "create", "data": {}, "if_version": 1}, 422, "request.invalid", "/operations/2/if_version"),
-    ({"op": "patch", "id": "there", "data": {}, "if_version": True}, 422, "request.invalid", "/operations/2/if_version"),
+    (
+        {"op": "patch", "id": "there", "data": {}, "if_version": True},
+        422,
+        "request.invalid",
+        "/operations/2/if_version",
+    ),
     ({"op": "upsert", "id": "there", "data": {}}, 422, "request.invalid", "/operations/2/op"),
     ({"op": "create", "data": []}, 422, "request.invalid", "/operations/2/data"),
     ({"op": "create", "data": {}, "org_id": "x"}, 422, "request.invalid", "/operations/2"),
@@ -306,15 +313,15 @@ async def test_a_batch_with_one_bad_operation_changes_nothing(
 async def test_a_batch_is_neither_empty_nor_endless(clerk: Clerk) -> None:
     assert (await clerk.batch()).status_code == 422
     ids = [f"r{n}" for n in range(501)]
-    one_too_many = await clerk.batch(*({"op": "create", "id": id, "data": {}} for id in ids))
+    one_too_many = await clerk.batch(*({"op": "create", "id": one, "data": {}} for one in ids))
     assert problem(one_too_many, 422, "request.invalid")["errors"][0]["pointer"] == "/operations"
-    assert (await clerk.batch(*({"op": "create", "id": id, "data": {}} for id in ids[:500]))).status_code == 200
+    assert (await clerk.batch(*({"op": "create", "id": one, "data": {}} for one in ids[:500]))).status_code == 200
     assert (await clerk.usage())["records"]["used"] == 500
 
 
 async def test_records_are_read_by_their_ids(service: Service, clerk: Clerk, other: Standing) -> None:
-    for id in ("a", "b"):
-        await clerk.create({"is": id}, id)
+    for one in ("a", "b"):
+        await clerk.create({"is": one}, one)
     await Clerk(service, other).create({"is": "foreign"}, "theirs")
     url = path(clerk.standing) + ":batchGet"
     answer = await service.ask("POST", url, clerk.standing.viewer, {"ids": ["b", "theirs", "a", "b", "", "x" * 10_000]})
@@ -409,15 +416,12 @@ async def test_an_answer_is_due_after_a_suspension_and_nothing_new(service: Serv
         problem(await service.ask("POST", url + route, clerk.person, body, key="k"), 423, "organization.suspended")
 
 
-def _space(standing: Standing) -> Any:
-    from orgstead.placements import space_of
-
-    return space_of(standing.placement)
+def _space(standing: Standing) -> Space:
+    return placements.space_of(standing.placement)
 
 
-async def _answers(tx: Any) -> list[Any]:
-    found: list[Any] = await tx.page(tables.space_responses, limit=10)
-    return found
+async def _answers(tx: Transaction) -> list[IdempotentResponse]:
+    return await tx.page(tables.space_responses, limit=10)
 
 
 # --- quotas -----------------------------------------------------------------------------------------------------------

@@ -19,7 +19,8 @@ from orgstead.api.guarded import GuardedRoute
 from orgstead.api.organizations import OWN
 from orgstead.api.records import RECORDS
 from orgstead.api.responses import Json
-from orgstead.queries import Order, Page
+from orgstead.queries import Page
+from orgstead.query_plans import Order
 
 router = APIRouter(tags=["Records"], route_class=GuardedRoute)
 
