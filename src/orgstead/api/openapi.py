@@ -48,6 +48,9 @@ _MEMBERS = {
     "record_id": "Id of the record.",
 }
 
+_TAGGED = (schemas.Organization, record_schemas.Collection, record_schemas.Record)
+"""Answers of a single resource, whose state has a tag."""
+
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -59,7 +62,7 @@ _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
     "required": False,
-    "description": "The `ETag` that the change is based on; 412 if the organization has changed since.",
+    "description": "The `ETag` that the change is based on; 412 if the resource has changed since.",
     "schema": {"type": "string"},
 }
 _IF_NONE_MATCH = {
@@ -152,7 +155,7 @@ def _complete_operation(operation: dict[str, Any], path: str, method: str, route
             headers["Retry-After"] = _RETRY_AFTER
         if status == "401":
             headers["WWW-Authenticate"] = _CHALLENGE
-        single = "304" in responses or route.response_model is schemas.Organization
+        single = "304" in responses or route.response_model in _TAGGED
         if single and status in ("200", "201", "304"):
             headers["ETag"] = _ETAG
 
