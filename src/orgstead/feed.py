@@ -80,7 +80,7 @@ async def forget_expired(app: App) -> int:
     """Remove the events of every space that are older than the setting says; returns how many."""
     before = app.clock() - timedelta(days=app.settings.records.events_kept_days)
     removed = 0
-    async for placement in _settled(app):
+    async for placement in settled_placements(app):
         space = placements.space_of(placement)
         cell = app.cell(placement.cell)
         if await cell.read(space, _has_expired, before):
@@ -89,7 +89,7 @@ async def forget_expired(app: App) -> int:
     return removed
 
 
-async def _settled(app: App) -> AsyncIterator[Placement]:
+async def settled_placements(app: App) -> AsyncIterator[Placement]:
     """Every placement, except those of organizations whose space is just being moved."""
     after: tuple[str] | None = None
     while page := await app.storage.scan(SCOPE, _page, after):
