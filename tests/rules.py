@@ -24,18 +24,19 @@ SETTINGS, APP, WORKER, API, CONSOLE, CLI = "settings", "app", "worker", "api", "
 ENTRY = "entry"
 
 MODULES: Mapping[str, str] = {
-    LANGUAGE: "orgstead base64url errors failpoints kit lifecycle model names policy",
+    LANGUAGE: "orgstead base64url errors failpoints findings kit lifecycle model names policy record_errors",
     PORT: "storage.port storage.tables",
     ENGINES: (
-        "storage.codec storage.migrations storage.mongodb storage.postgres storage.space_names storage.sqlite"
-        " storage.unit"
+        "storage.codec storage.examination storage.migrations storage.mongodb storage.postgres storage.space_names"
+        " storage.sqlite storage.unit"
     ),
     OPENER: "storage",
     USE_CASES: (
         "access aggregates answers arrivals audit conditions creation cursors events feed field_paths idempotency identity"
-        " importing index_keys integrity json_schemas keys members operations organizations passwords placements purging"
-        " queries query_plans query_sources rates record_batches record_collections record_definitions record_import record_indexing"
-        " records renaming reports representations resuming sessions slugs spaces throttles tokens usage"
+        " importing index_integrity index_keys integrity json_schemas keys members operations organizations passwords"
+        " placements purging queries query_plans query_sources rates record_batches record_collections"
+        " record_definitions record_import record_indexing records renaming reports representations resuming sessions"
+        " slugs spaces throttles tokens usage"
     ),
     SETTINGS: "config logs settings",
     APP: "app",

@@ -17,14 +17,14 @@ from orgstead.api.guarded import GuardedRoute
 from orgstead.api.organizations import OWN
 from orgstead.api.preconditions import dated_tag, require_match
 from orgstead.api.responses import Empty, Json
-from orgstead.errors import InvalidInput, InvalidRecordId, NotFound, PreconditionRequired, Problem, QueryTooLarge
+from orgstead.errors import InvalidInput, NotFound, PreconditionRequired, Problem, QueryTooLarge
 from orgstead.idempotency import Answer
 from orgstead.kit import rfc3339
 from orgstead.model import Json as JsonValue
 from orgstead.model import Record
 from orgstead.placements import hold
 from orgstead.queries import PAGE_BYTES, shown
-from orgstead.record_batches import Change, Op, checked_id
+from orgstead.record_batches import Change, Op, is_id
 from orgstead.storage.port import Space, Transaction
 
 router = APIRouter(tags=["Records"], route_class=GuardedRoute)
@@ -262,7 +262,7 @@ def _without_data(record: Record) -> dict[str, Any]:
 
 def _id_of(caller: Caller) -> str:
     """The record that the path names. Raises ``NotFound`` for what no record can be called."""
-    try:
-        return checked_id(caller.named("record_id"))
-    except InvalidRecordId:
-        raise NotFound from None
+    found = caller.named("record_id")
+    if not is_id(found):
+        raise NotFound
+    return found
