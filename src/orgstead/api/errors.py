@@ -138,7 +138,7 @@ def render(error: OrgsteadError, request_id: str, *, allow: Iterable[str] = ()) 
     }
     problems = [{"pointer": fault.pointer, "code": fault.code, "detail": fault.detail} for fault in error.problems]
     body = _fitted(document, "errors", problems)
-    if isinstance(error, errors.QuotaExceeded):
+    if isinstance(error, record_errors.QuotaExceeded):
         document["quota"] = {"what": error.what, "used": error.used, "limit": error.limit}
         body = _fitted(document, "errors", problems)
     if isinstance(error, errors.OrganizationRequired):

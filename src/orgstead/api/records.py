@@ -17,7 +17,7 @@ from orgstead.api.guarded import GuardedRoute
 from orgstead.api.organizations import OWN
 from orgstead.api.preconditions import dated_tag, require_match
 from orgstead.api.responses import Empty, Json
-from orgstead.errors import InvalidInput, NotFound, PreconditionRequired, Problem, QueryTooLarge
+from orgstead.errors import InvalidInput, NotFound, PreconditionRequired, Problem
 from orgstead.idempotency import Answer
 from orgstead.kit import rfc3339
 from orgstead.model import Json as JsonValue
@@ -25,6 +25,7 @@ from orgstead.model import Record
 from orgstead.placements import hold
 from orgstead.queries import PAGE_BYTES, shown
 from orgstead.record_batches import Change, Op, is_id
+from orgstead.record_errors import QueryTooLarge
 from orgstead.storage.port import Space, Transaction
 
 router = APIRouter(tags=["Records"], route_class=GuardedRoute)
