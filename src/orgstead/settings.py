@@ -44,6 +44,10 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 Networks = Annotated[Texts, AfterValidator(_networks)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Limit = Annotated[int | None, Field(ge=0), BeforeValidator(lambda value: None if value == "" else value)]
+"""Empty text is None: neither an environment variable nor TOML can say that."""
+
+Rate = Annotated[float | None, Field(gt=0, le=1_000_000), BeforeValidator(lambda value: None if value == "" else value)]
 
 
 class Group(BaseModel):
@@ -95,17 +99,13 @@ class ManagementSettings(Group):
 
 class PlanSettings(Group):
     placement: PlacementKind = Field(description="Where organizations on this plan keep their data.")
-    max_records: int | None = Field(default=None, ge=0, description="Records of an organization. Empty: no limit.")
-    max_bytes: int | None = Field(
-        default=None, ge=0, description="Bytes of an organization's records, as compact JSON. Empty: no limit."
+    max_records: Limit = Field(default=None, description="Records of an organization. Empty: no limit.")
+    max_bytes: Limit = Field(
+        default=None, description="Bytes of an organization's records, as compact JSON. Empty: no limit."
     )
-    max_collections: int | None = Field(
-        default=None, ge=0, description="Collections of an organization. Empty: no limit."
-    )
-    requests_per_second: float | None = Field(
+    max_collections: Limit = Field(default=None, description="Collections of an organization. Empty: no limit.")
+    requests_per_second: Rate = Field(
         default=None,
-        gt=0,
-        le=1_000_000,
         description="Requests of an organization a second, for each serving process; two seconds' worth may come at "
         "once. Empty: no limit.",
     )
@@ -365,7 +365,14 @@ def describe(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Se
             )
 
 
-_KINDS: dict[Any, str] = {int: "integer", float: "number", str: "text", Path: "path", SecretStr: "secret"}
+_KINDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    str: "text",
+    Path: "path",
+    SecretStr: "secret",
+}
 
 
 def _allowed(annotation: Any, metadata: list[Any]) -> str:
