@@ -32,11 +32,11 @@ MODULES: Mapping[str, str] = {
     ),
     OPENER: "storage",
     USE_CASES: (
-        "access aggregates audit conditions creation cursors events feed field_paths idempotency identity importing"
-        " index_integrity index_keys integrity json_schemas keys members operations organizations passwords placements"
-        " purging queries query_plans query_sources record_batches record_collections record_definitions record_import"
-        " record_indexing records renaming reports representations resuming sessions slugs spaces throttles tokens"
-        " usage"
+        "access aggregates answers arrivals audit conditions creation cursors events feed field_paths idempotency"
+        " identity importing index_integrity index_keys integrity json_schemas keys members operations"
+        " organizations passwords placements purging queries query_plans query_sources rates record_batches"
+        " record_collections record_definitions record_import record_indexing records renaming reports"
+        " representations resuming sessions slugs spaces throttles tokens usage"
     ),
     SETTINGS: "config logs settings",
     APP: "app",

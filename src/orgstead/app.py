@@ -10,11 +10,13 @@ from functools import cached_property
 from typing import Any, ParamSpec, Self, TypeVar
 
 from orgstead import creation, kit, purging, record_indexing, renaming
+from orgstead.arrivals import Arrivals
 from orgstead.cursors import Cursors
 from orgstead.errors import ConfigurationError
 from orgstead.keys import Keys, load_or_create_key_file, load_signing_keys
 from orgstead.passwords import Passwords
 from orgstead.placements import FIRST_CELL
+from orgstead.rates import Rates
 from orgstead.settings import Settings
 from orgstead.storage import describe, open_storage
 from orgstead.storage.port import Storage
@@ -51,6 +53,8 @@ class App:
         self.clock = clock
         self._processes = processes
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.rates = Rates()
+        self.arrivals = Arrivals()
         self._cells: dict[str, Storage] = {FIRST_CELL: storage}
         self._tasks: set[asyncio.Task[Any]] = set()
 

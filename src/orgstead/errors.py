@@ -277,6 +277,11 @@ class PreconditionFailed(OrgsteadError):
     title = "The resource has changed since the version that If-Match names; read it again."
 
 
+class PreconditionRequired(OrgsteadError):
+    code = "precondition.required"
+    title = "This service changes records only by the version that was read: send its ETag as If-Match."
+
+
 # --- not now --------------------------------------------------------------------------------------------------------
 
 

@@ -48,6 +48,12 @@ async def read(tx: Transaction, space: Space, *, after: int, limit: int) -> Even
     return Events([], last)
 
 
+async def beginning(tx: Transaction, space: Space) -> int:
+    """The number before the oldest event that is kept."""
+    oldest = await tx.page(tables.record_events, order=("seq",), limit=1)
+    return oldest[0].seq - 1 if oldest else await end(tx, space)
+
+
 async def end(tx: Transaction, space: Space) -> int:
     """The number of the last event: where a reader begins who has just read the records, in the same snapshot."""
     return (await usage.read(tx, space)).seq
@@ -74,7 +80,7 @@ async def forget_expired(app: App) -> int:
     """Remove the events of every space that are older than the setting says; returns how many."""
     before = app.clock() - timedelta(days=app.settings.records.events_kept_days)
     removed = 0
-    async for placement in _settled(app):
+    async for placement in settled_placements(app):
         space = placements.space_of(placement)
         cell = app.cell(placement.cell)
         if await cell.read(space, _has_expired, before):
@@ -83,7 +89,7 @@ async def forget_expired(app: App) -> int:
     return removed
 
 
-async def _settled(app: App) -> AsyncIterator[Placement]:
+async def settled_placements(app: App) -> AsyncIterator[Placement]:
     """Every placement, except those of organizations whose space is just being moved."""
     after: tuple[str] | None = None
     while page := await app.storage.scan(SCOPE, _page, after):

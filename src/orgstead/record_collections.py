@@ -7,6 +7,7 @@ change; many in batches by an operation (``record_indexing``), while writes alre
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -63,16 +64,28 @@ def shown(collection: Collection) -> dict[str, Json]:
     }
 
 
+def _anyhow(current: Collection | None) -> None:
+    """Permits every definition."""
+
+
 async def define(
-    app: App, placement: Placement, name: str, definition: Definition, terms: Terms, actor: Actor
+    app: App,
+    placement: Placement,
+    name: str,
+    definition: Definition,
+    terms: Terms,
+    actor: Actor,
+    *,
+    permit: Callable[[Collection | None], None] = _anyhow,
 ) -> Defined:
     """Give a collection this definition and no other; make it where there is none of that name.
 
+    ``permit`` is shown the collection as it is, None where there is none, and raises what the caller minds about it.
     Raises ``InvalidDefinition`` for the name, ``QuotaExceeded``, ``CollectionChanging``, ``OperationInProgress``,
     ``PlacementMoved``, and ``DefinitionViolated``, whose problems name records by ``/records/{id}/data/…``.
     """
     record_definitions.checked_name(name)
-    defined = await spaces.run(app, placement, define_now, name, definition, terms)
+    defined = await spaces.run(app, placement, define_now, name, definition, terms, permit)
     if defined is not None:
         return defined
     operation = await record_indexing.begin(app, placement.org_id, name, definition, actor)
@@ -83,10 +96,18 @@ async def define(
     return Defined(collection, operation=operation if operation.state is OperationState.RUNNING else None)
 
 
-async def define_now(tx: Transaction, space: Space, name: str, definition: Definition, terms: Terms) -> Defined | None:
+async def define_now(
+    tx: Transaction,
+    space: Space,
+    name: str,
+    definition: Definition,
+    terms: Terms,
+    permit: Callable[[Collection | None], None] = _anyhow,
+) -> Defined | None:
     """``define`` in one transaction; None where the collection has too many records for that, and nothing was done."""
     slot = await placements.hold(tx, space)
     current = await tx.find(tables.collections, org_id=space.org_id, name=name)
+    permit(current)
     if current is None:
         return Defined(await _create(tx, space, slot, name, definition, terms), created=True)
     if _is_changing(current):

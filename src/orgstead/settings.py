@@ -47,6 +47,8 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Limit = Annotated[int | None, Field(ge=0), BeforeValidator(lambda value: None if value == "" else value)]
 """Empty text is None: neither an environment variable nor TOML can say that."""
 
+Rate = Annotated[float | None, Field(gt=0, le=1_000_000), BeforeValidator(lambda value: None if value == "" else value)]
+
 
 class Group(BaseModel):
     """A part of the settings with a name of its own, such as ``http``."""
@@ -102,6 +104,11 @@ class PlanSettings(Group):
         default=None, description="Bytes of an organization's records, as compact JSON. Empty: no limit."
     )
     max_collections: Limit = Field(default=None, description="Collections of an organization. Empty: no limit.")
+    requests_per_second: Rate = Field(
+        default=None,
+        description="Requests of an organization a second, for each serving process; two seconds' worth may come at "
+        "once. Empty: no limit.",
+    )
 
 
 class JwtSettings(Group):
@@ -168,6 +175,16 @@ class RecordSettings(Group):
         default=200_000, ge=1000, le=100_000_000, description="Records that one aggregate may be made of."
     )
     events_kept_days: int = Field(default=7, ge=1, le=365, description="Days for which events of records are kept.")
+    require_if_match: bool = Field(
+        default=False,
+        description="Change and delete records only by the version that was read (`If-Match`, `if_version`).",
+    )
+    max_streams: int = Field(
+        default=200, ge=0, le=100_000, description="Event streams that one process holds open at once."
+    )
+    max_organization_streams: int = Field(
+        default=20, ge=0, le=100_000, description="How many of them one organization can have."
+    )
 
 
 DEFAULT_PLANS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -177,12 +194,14 @@ DEFAULT_PLANS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "max_records": 10_000,
             "max_bytes": 100 * 1_048_576,
             "max_collections": 100,
+            "requests_per_second": 100,
         },
         "pro": {
             "placement": PlacementKind.POOLED,
             "max_records": 1_000_000,
             "max_bytes": 10 * 1_073_741_824,
             "max_collections": 1000,
+            "requests_per_second": 1000,
         },
         "enterprise": {"placement": PlacementKind.DEDICATED},
     }
@@ -346,7 +365,14 @@ def describe(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Se
             )
 
 
-_KINDS: dict[Any, str] = {int: "integer", float: "number", str: "text", Path: "path", SecretStr: "secret"}
+_KINDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    str: "text",
+    Path: "path",
+    SecretStr: "secret",
+}
 
 
 def _allowed(annotation: Any, metadata: list[Any]) -> str:

@@ -40,6 +40,7 @@ STATUS: Final[dict[type[OrgsteadError], int]] = {
     errors.StaleRow: 409,
     errors.OrganizationRequired: 409,
     errors.PreconditionFailed: 412,
+    errors.PreconditionRequired: 428,
     errors.BodyTooLarge: 413,
     errors.UriTooLong: 414,
     errors.UnsupportedMediaType: 415,
@@ -137,6 +138,9 @@ def render(error: OrgsteadError, request_id: str, *, allow: Iterable[str] = ()) 
     }
     problems = [{"pointer": fault.pointer, "code": fault.code, "detail": fault.detail} for fault in error.problems]
     body = _fitted(document, "errors", problems)
+    if isinstance(error, record_errors.QuotaExceeded):
+        document["quota"] = {"what": error.what, "used": error.used, "limit": error.limit}
+        body = _fitted(document, "errors", problems)
     if isinstance(error, errors.OrganizationRequired):
         choices = [{"id": key, "slug": slug, "name": name} for key, slug, name in error.organizations]
         body = _fitted(document, "organizations", choices)

@@ -87,6 +87,16 @@ index_entries = Table(
     home=Home.SPACE,
 )
 record_events = Table("record_events", RecordEvent, key=("org_id", "seq"), scope="org_id", home=Home.SPACE)
+space_responses = Table(
+    "space_responses",
+    IdempotentResponse,
+    key=("org_id", "id"),
+    scope="org_id",
+    home=Home.SPACE,
+    indexes=(("expires_at", "org_id", "id"),),
+    large=True,
+)
+"""As ``idempotent_responses``, for what happens in a space: the answer is kept in the transaction of the effect."""
 
 TABLES: tuple[Table[Any], ...] = (
     organizations,
@@ -107,6 +117,7 @@ TABLES: tuple[Table[Any], ...] = (
     collections,
     index_entries,
     record_events,
+    space_responses,
 )
 DIRECTORY: tuple[Table[Any], ...] = tuple(t for t in TABLES if t.home is Home.DIRECTORY)
 SPACE: tuple[Table[Any], ...] = tuple(t for t in TABLES if t.home is Home.SPACE)
