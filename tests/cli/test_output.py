@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from orgstead.cli.errors import UsageError
-from orgstead.cli.output import FORMULA_STARTS, TABLE_SAMPLE, Format, Options, Output
+from orgstead.cli.output import TABLE_SAMPLE, Format, Options, Output
+from orgstead.csv_cells import FORMULA_STARTS
 from orgstead.cli.progress import progress
 
 pytestmark = pytest.mark.anyio
