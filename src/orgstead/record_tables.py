@@ -7,8 +7,9 @@ point and takes little memory however many there are.
 from __future__ import annotations
 
 import csv
+from codecs import getwriter
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, TextIO
+from typing import BinaryIO, Final
 
 import orjson
 
@@ -70,8 +71,8 @@ def note_columns(names: dict[str, None], record: Record) -> None:
 class CsvTable:
     """Writes records as rows of CSV; text that a spreadsheet would run is neutralized, members' names included."""
 
-    def __init__(self, stream: TextIO, columns: Sequence[str] | None) -> None:
-        self._writer = csv.writer(stream)
+    def __init__(self, stream: BinaryIO, columns: Sequence[str] | None) -> None:
+        self._writer = csv.writer(getwriter("utf-8")(stream))
         self._columns = columns
         shown = ["data"] if columns is None else [f"data.{name}" if name == ID_COLUMN else name for name in columns]
         self._writer.writerow([ID_COLUMN, *map(neutralized, shown)])
@@ -85,21 +86,21 @@ class CsvTable:
 
 
 async def write_lines(
-    tx: Transaction, space: Space, collection: str, begin: Callable[[], TextIO], advance: Callable[[int], None]
+    tx: Transaction, space: Space, collection: str, begin: Callable[[], BinaryIO], advance: Callable[[int], None]
 ) -> int:
     """Write the collection as JSON Lines; returns how many records. ``begin`` gives an empty stream, each time that
     the transaction is begun. Raises ``NotFound``."""
     await tx.get(tables.collections, space.org_id, collection)
     stream, count = begin(), 0
     async for batch in pages(tx, collection):
-        stream.write(b"".join(map(as_line, batch)).decode())
+        stream.write(b"".join(map(as_line, batch)))
         count += len(batch)
         advance(len(batch))
     return count
 
 
 async def write_csv(
-    tx: Transaction, space: Space, collection: str, begin: Callable[[], TextIO], advance: Callable[[int], None]
+    tx: Transaction, space: Space, collection: str, begin: Callable[[], BinaryIO], advance: Callable[[int], None]
 ) -> int:
     """The same as CSV, for which the collection is read twice: its columns are the members of all its records."""
     await tx.get(tables.collections, space.org_id, collection)

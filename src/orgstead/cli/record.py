@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from codecs import getreader
+from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, TextIO
+from typing import Annotated, Any, BinaryIO
 
 import typer
 
@@ -132,20 +132,19 @@ def export(
             if str(file) == "-":
                 sys.stdout.flush()
                 target.seek(0)
-                shutil.copyfileobj(io.TextIOWrapper(target, encoding="utf-8", newline=""), sys.stdout)
+                shutil.copyfileobj(getreader("utf-8")(target), sys.stdout)
         out.say(f"{count} records")
 
     reading(ctx, work)
 
 
-def _beginning(target: BinaryIO) -> Any:
-    """Gives the target as text, emptied: what is begun again is written anew."""
-    text = io.TextIOWrapper(target, encoding="utf-8", newline="", write_through=True)
+def _beginning(target: BinaryIO) -> Callable[[], BinaryIO]:
+    """Gives the target emptied: what is begun again is written anew."""
 
-    def begin() -> TextIO:
-        text.seek(0)
-        text.truncate()
-        return text
+    def begin() -> BinaryIO:
+        target.seek(0)
+        target.truncate()
+        return target
 
     return begin
 
