@@ -32,7 +32,7 @@ MODULES: Mapping[str, str] = {
     ),
     OPENER: "storage",
     USE_CASES: (
-        "access aggregates audit conditions creation cursors events feed field_paths idempotency identity importing"
+        "access aggregates archive_export archive_files archive_import archive_loading archive_steps archives audit conditions creation cursors events feed field_paths idempotency identity importing"
         " index_keys integrity json_schemas keys members operations organizations passwords placements purging queries"
         " query_plans query_sources record_batches record_collections record_definitions record_import record_import_many record_indexing"
         " records record_tables renaming reports representations resuming sessions slugs spaces throttles tokens usage"

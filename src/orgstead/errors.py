@@ -145,6 +145,11 @@ class QueryTooLarge(InvalidInput):
     title = "The query's result is made of more records or groups than one answer can be; narrow it."
 
 
+class ArchiveInvalid(InvalidInput):
+    code = "archive.invalid"
+    title = "The file is not a whole, unaltered archive of an organization; nothing was changed."
+
+
 class RecordTooLarge(OrgsteadError):
     code = "record.too_large"
     title = "The record is larger than this service accepts."
@@ -381,6 +386,11 @@ class DeadlineExceeded(Unavailable):
 class PlacementMoved(Unavailable):
     code = "placement.moving"
     title = "The organization's data is being moved or renamed; retry after a moment."
+
+
+class ArchiveUnavailable(Unavailable):
+    code = "archive.unavailable"
+    title = "The archive that is being imported cannot be read any more; put it back, or the import will be undone."
 
 
 class InternalError(OrgsteadError):

@@ -7,9 +7,8 @@ point and takes little memory however many there are.
 from __future__ import annotations
 
 import csv
-from codecs import getwriter
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import BinaryIO, Final
+from typing import Final, Protocol
 
 import orjson
 
@@ -68,11 +67,27 @@ def note_columns(names: dict[str, None], record: Record) -> None:
         names.update(dict.fromkeys(record.data))
 
 
+class Sink(Protocol):
+    """What bytes can be written to."""
+
+    def write(self, data: bytes, /) -> object: ...
+
+
+class _Utf8:
+    """Writes text to what takes bytes."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+
+    def write(self, text: str, /) -> object:
+        return self._sink.write(text.encode())
+
+
 class CsvTable:
     """Writes records as rows of CSV; text that a spreadsheet would run is neutralized, members' names included."""
 
-    def __init__(self, stream: BinaryIO, columns: Sequence[str] | None) -> None:
-        self._writer = csv.writer(getwriter("utf-8")(stream))
+    def __init__(self, stream: Sink, columns: Sequence[str] | None) -> None:
+        self._writer = csv.writer(_Utf8(stream))
         self._columns = columns
         shown = ["data"] if columns is None else [f"data.{name}" if name == ID_COLUMN else name for name in columns]
         self._writer.writerow([ID_COLUMN, *map(neutralized, shown)])
@@ -86,7 +101,7 @@ class CsvTable:
 
 
 async def write_lines(
-    tx: Transaction, space: Space, collection: str, begin: Callable[[], BinaryIO], advance: Callable[[int], None]
+    tx: Transaction, space: Space, collection: str, begin: Callable[[], Sink], advance: Callable[[int], None]
 ) -> int:
     """Write the collection as JSON Lines; returns how many records. ``begin`` gives an empty stream, each time that
     the transaction is begun. Raises ``NotFound``."""
@@ -100,7 +115,7 @@ async def write_lines(
 
 
 async def write_csv(
-    tx: Transaction, space: Space, collection: str, begin: Callable[[], BinaryIO], advance: Callable[[int], None]
+    tx: Transaction, space: Space, collection: str, begin: Callable[[], Sink], advance: Callable[[int], None]
 ) -> int:
     """The same as CSV, for which the collection is read twice: its columns are the members of all its records."""
     await tx.get(tables.collections, space.org_id, collection)
