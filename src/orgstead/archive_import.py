@@ -14,6 +14,7 @@ without a password. Records and collections are as they were, to the version and
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
@@ -268,6 +269,7 @@ async def _drawn(tx: Transaction, app: App, wanted: _Wanted, org_id: str, actor:
     organization = replace(
         drawn.organization,
         id=org_id,
+        operation_id=None,
         created_at=archives.moment(archived.created_at, archives.ORGANIZATION),
         updated_at=archives.moment(archived.updated_at, archives.ORGANIZATION),
     )

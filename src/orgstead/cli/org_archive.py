@@ -29,11 +29,12 @@ async def export(app: App, out: Output, which: str, file: Path, csv: bool, force
     org_id = (await within.organization(app, which)).organization.id
     with new_file(file, replace=force) as target, progress(out, "Exporting records") as advance:
         manifest = await archive_export.export(app, org_id, target, csv=csv, advance=advance)
+        size = target.tell()
     out.item(
         {
             "organization_id": org_id,
             "file": str(file),
-            "bytes": file.stat().st_size,
+            "bytes": size,
             "collections": len(manifest.collections),
             "records": manifest.records,
             "members": manifest.members,
