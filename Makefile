@@ -6,9 +6,11 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
+# One process a core, and no more than the servers that each of them starts leave room for.
+PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
 # --universal: one lock for every supported platform and Python. Neither index nor folder of packages leaves a trace.
-COMPILE := $(PY) -m uv pip compile --quiet --no-config --all-extras --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE) pyproject.toml
+COMPILE := $(PY) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
 
 .DEFAULT_GOAL := help
 .PHONY: help up test test-all bench real-import check format docs lock install clean
@@ -20,11 +22,11 @@ up: $(INSTALLED)  ## start orgstead with demo data in ./orgstead-data
 	$(PY) -m orgstead up --demo $(ARGS)
 
 test: $(INSTALLED)  ## run the tests; long suites run a sample
-	$(PY) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-all: export ORGSTEAD_TEST_ALL = 1
 test-all: $(INSTALLED)  ## run the tests, long suites whole
-	$(PY) -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 bench: $(INSTALLED)  ## measure speed: a table, and JSON under bench/results
 	$(PY) -m bench $(ARGS)
@@ -47,8 +49,9 @@ docs: $(INSTALLED)  ## write the reference pages under docs/ from the code
 	$(PY) docs/generate.py
 
 lock: $(INSTALLED)  ## write the lock files from pyproject.toml (UPGRADE=--upgrade takes newer versions)
-	$(COMPILE) --output-file requirements.lock
-	$(COMPILE) --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) pyproject.toml --all-extras --output-file requirements.lock
+	$(COMPILE) pyproject.toml --all-extras --group dev --constraints requirements.lock --output-file requirements-dev.lock
+	$(COMPILE) --group build --constraints requirements-dev.lock --output-file requirements-build.lock
 
 install: $(INSTALLED)  ## make or refresh .venv and nothing else
 

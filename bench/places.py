@@ -1,15 +1,16 @@
-"""Databases to measure on: folders with a database and its key, filled through the product's own import."""
+"""Places to measure on: a folder with its key, and its database, filled through the product's own import."""
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from bench.engines import make, settings_of
+from bench.options import Options
 from orgstead import kit
 from orgstead.app import App
 from orgstead.audit import OPERATOR
@@ -33,24 +34,36 @@ class Member:
 
 
 def settings_in(folder: Path) -> Settings:
-    """The product's defaults, with everything in ``folder``."""
-    return Settings(
-        database_url=f"sqlite:///{folder / 'main.db'}",
-        data_folder=folder,
-        public_url="http://localhost",
-        http=HttpSettings(port=0),
-        management=ManagementSettings(port=0),
+    """The product's defaults, for the place in ``folder``."""
+    return Settings.model_validate(
+        {
+            **settings_of(folder),
+            "data_folder": folder,
+            "public_url": "http://localhost",
+            "http": HttpSettings(port=0),
+            "management": ManagementSettings(port=0),
+        }
     )
 
 
-def filled(folder: Path, organizations: int) -> Path:
-    """A folder with a database of so many pooled organizations; made once and kept, because that takes long."""
-    place = folder / f"{organizations}-organizations"
-    if not place.exists():
-        unfinished = folder / f"{place.name}.unfinished"
-        shutil.rmtree(unfinished, ignore_errors=True)
-        asyncio.run(_fill(unfinished, organizations))
-        unfinished.rename(place)
+def filled(options: Options, organizations: int) -> Path:
+    """A place with so many pooled organizations; made once and kept, because that takes long.
+
+    One whose making was interrupted is filled further: an import that is run again goes on.
+    """
+    place = options.kept / f"{organizations}-organizations"
+    make(place, options.databases)
+    done = place / "filled"
+    if not done.exists():
+        asyncio.run(_fill(place, organizations))
+        done.touch()
+    return place
+
+
+def fresh(options: Options, name: str) -> Path:
+    """A place with an empty database, of a name that no other has had."""
+    place = options.folder / f"{name}-{secrets.token_hex(4)}"
+    make(place, options.databases)
     return place
 
 
@@ -64,9 +77,10 @@ async def _fill(folder: Path, organizations: int) -> None:
     try:
         await app.storage.migrate()
         async for outcomes in import_organizations(app, _lines(organizations), OPERATOR):
-            if any(outcome.result is not Result.CREATED for outcome in outcomes):
+            if any(outcome.result not in (Result.CREATED, Result.EXISTS) for outcome in outcomes):
                 raise RuntimeError("The database could not be filled.")
-            chosen = [o for o in outcomes if o.line % max(1, organizations // MEMBERS) == 0]
+            new = [outcome for outcome in outcomes if outcome.result is Result.CREATED]
+            chosen = [o for o in new if o.line % max(1, organizations // MEMBERS) == 0]
             await app.storage.run(SCOPE, _begin_sessions, [str(o.organization_id) for o in chosen], app)
     finally:
         await app.close()

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,13 +40,18 @@ def environment() -> dict[str, str]:
 
 @contextmanager
 def spawned(
-    arguments: Sequence[str], *, cores: Sequence[int], cwd: Path = ROOT, stdout: int = subprocess.DEVNULL
+    arguments: Sequence[str],
+    *,
+    cores: Sequence[int],
+    cwd: Path = ROOT,
+    stdout: int = subprocess.DEVNULL,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[str]]:
-    """A Python process on ``cores``; ended at the end."""
+    """A Python process on ``cores``, with ``variables`` in its environment; ended at the end."""
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=cwd,
-        env=environment(),
+        env={**environment(), **(variables or {})},
         stdout=stdout,
         stderr=subprocess.DEVNULL,
         text=True,

@@ -107,7 +107,7 @@ def record(org_id: str, id: str) -> Record:
 
 async def put(tx: Transaction, space: Space, record: Record) -> None:
     """Add a record as every write to a space does: through the fence, in one transaction."""
-    await placements.enter(tx, space, deltas={"records": 1, "bytes": record.bytes})
+    assert await placements.enter(tx, space, deltas={"records": 1, "bytes": record.bytes}), "there is no limit"
     await tx.add(tables.records, record)
 
 
@@ -145,10 +145,14 @@ async def findings(app: App, *, repair: bool = False) -> list[integrity.Finding]
 
 
 async def recover(app: App) -> None:
-    """Go on with everything that dead processes left behind, as a worker does, without waiting for leases."""
+    """Go on with everything that dead processes left behind, as a worker does, without waiting for leases.
+
+    One of those processes may have been recovering itself, with a clock that was ahead already.
+    """
     await resuming.adopt_left_behind(app)
     clock = app.clock
-    app.clock = lambda: clock() + 2 * operations.LEASE
+    ahead = max([operation.lease_until - clock() for operation in await running(app)], default=timedelta())
+    app.clock = lambda: clock() + max(ahead, timedelta()) + 2 * operations.LEASE
     try:
         while await resuming.resume_due(app):
             pass

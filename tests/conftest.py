@@ -6,6 +6,7 @@ import random
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
@@ -69,6 +70,20 @@ def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest
     report = yield
     _required(report)
     return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Where a run uses several processes, each tells the first what it only sampled."""
+    if (told := getattr(session.config, "workeroutput", None)) is not None:
+        told["sampled"] = sampled
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Hear what such a process sampled; one that died has told nothing."""
+    sampled.update(
+        {suite: tuple(counts) for suite, counts in getattr(node, "workeroutput", {}).get("sampled", {}).items()}
+    )
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:

@@ -56,8 +56,9 @@ def run(project: Path, *args: str, **environment: str) -> tuple[int, str]:
     return done.returncode, done.stdout
 
 
-def test_names_what_is_skipped_and_sampled(project: Path) -> None:
-    code, output = run(project)
+@pytest.mark.parametrize("processes", [(), ("-p", "xdist", "-n", "2")], ids=["one process", "several"])
+def test_names_what_is_skipped_and_sampled(project: Path, processes: tuple[str, ...]) -> None:
+    code, output = run(project, *processes)
     assert code == 0
     account = output[output.index("not proven by this run") :]
     assert "skipped 1: the real data is not in" in account

@@ -151,8 +151,9 @@ def test_every_declared_dependency_is_locked() -> None:
 
 
 def test_dependencies_are_what_is_imported() -> None:
-    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
-    runtime = product_rules.required(declared["project"]["dependencies"])
+    project = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = (requirement for extra in project["optional-dependencies"].values() for requirement in extra)
+    runtime = product_rules.required([*project["dependencies"], *extras])
     none(product_rules.undeclared(OURS, runtime))
     none(product_rules.unused(OURS, runtime - LOADED_BY_OTHERS.keys()))
 

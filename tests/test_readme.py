@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+from asyncio import to_thread
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.engines import new_database, selected
 from tests.support import PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -110,7 +113,23 @@ def test_what_it_shows_with_the_service_running(tmp_path: Path, service: str) ->
 
 def test_what_it_shows_with_the_service_stopped(tmp_path: Path) -> None:
     run(".venv/bin/orgstead db upgrade", tmp_path)
-    imported, production = snippets(README.split(STOPPED)[1])
+    imported, production, *_ = snippets(README.split(STOPPED)[1])
     outcomes = objects(run(imported, tmp_path))
     assert [o["result"] for o in outcomes] == ["created", "created", "renamed"]
     assert "https://orgs.example.com" in run(production, tmp_path)
+
+
+ON_SERVERS = {"postgresql": "postgres", "mongodb": "mongodb"}
+
+
+@pytest.mark.parametrize("scheme", ON_SERVERS)
+async def test_what_it_shows_on_a_database_server(tmp_path: Path, scheme: str) -> None:
+    if ON_SERVERS[scheme] not in selected():
+        pytest.skip(f"{ON_SERVERS[scheme]} is not among the engines that are tested")
+    (snippet,) = (code for code in snippets(README) if f"={scheme}://" in code)
+    async with new_database(ON_SERVERS[scheme]) as database:
+        for variable, value in database.variables.items():
+            (shown,) = re.findall(f"{variable}=(.*)", snippet)
+            snippet = snippet.replace(shown, shlex.quote(value))
+        said = await to_thread(run, snippet, tmp_path)
+    assert "schema_version" in said  # and doctor, whose exit code is that of its worst finding, was content

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from bench.measurements import commits, growth, hashing, importing, reading, starting, tail
+from bench.measurements import commits, growth, hashing, importing, processes, reading, round_trips, starting, tail
 from bench.options import Options
 from bench.results import Result
 
@@ -20,5 +20,7 @@ MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
         "growth": growth.run,
         "starting": starting.run,
         "importing": importing.run,
+        "processes": processes.run,
+        "round_trips": round_trips.run,
     }
 )

@@ -24,7 +24,7 @@ _CREATORS = 16
 def run(options: Options) -> list[Result]:
     """Time of a read and of a creation (by an owner who is there, so that no password is hashed)."""
     large = LARGE_QUICK if options.quick else LARGE
-    small_place, large_place = (filled(options.kept, number) for number in (SMALL, large))
+    small_place, large_place = (filled(options, number) for number in (SMALL, large))
     random = Random(options.seed)
     few, many = (random.sample(members(place), 512) for place in (small_place, large_place))
     read = partial(repeated, connections=_READERS, seconds=options.seconds)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from functools import partial
 from itertools import count, cycle
 
 from bench.load import ask, closed_loop, request
 from bench.options import Options
+from bench.places import fresh
 from bench.processes import served
 from bench.results import Result, Target
 from bench.rounds import in_turns
@@ -30,8 +30,7 @@ def logging_in(number: int, mark: str) -> bytes:
 
 def run(options: Options) -> list[Result]:
     """Requests per second of the three, with as many at once as keep the hashing threads busy."""
-    place = options.folder / "hashing"
-    place.mkdir()
+    place = fresh(options, "hashing")
     numbers = count()
     with served(place) as server:
         for number in range(_CONNECTIONS):
@@ -49,7 +48,6 @@ def run(options: Options) -> list[Result]:
             },
             options.rounds,
         )
-    shutil.rmtree(place)
     hashed = found["hash"].per_second
     return [
         Result(

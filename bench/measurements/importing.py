@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 from time import perf_counter
 
+from bench.engines import variables_of
 from bench.options import Options
+from bench.places import fresh
 from bench.processes import CORES, children_cpu_seconds, spawned
-from bench.results import Result, Target
+from bench.results import Result
 
 _FILE = "organizations.csv"
 
@@ -23,24 +24,24 @@ def run(options: Options) -> list[Result]:
         organizations = sum(1 for _ in lines) - 1
     taken, used = [], []
     for _ in range(options.rounds):
-        with TemporaryDirectory(dir=options.folder) as folder:
-            _orgstead(Path(folder), "db", "upgrade")
-            began, before = perf_counter(), children_cpu_seconds()
-            _orgstead(Path(folder), "org", "import", str(file.resolve()))
-            taken.append(perf_counter() - began)
-            used.append(children_cpu_seconds() - before)
+        place = fresh(options, "importing")
+        _orgstead(place, "db", "upgrade")
+        began, before = perf_counter(), children_cpu_seconds()
+        _orgstead(place, "org", "import", str(file.resolve()))
+        taken.append(perf_counter() - began)
+        used.append(children_cpu_seconds() - before)
     return [
         Result(
             f"import of {organizations:,} real names, organizations/s",
             organizations / median(taken),
             "/s",
-            Target(2000, 3000, at_least=True),
+            options.engine.targets["importing"],
             {"seconds": median(taken), "CPU seconds": median(used)},
         )
     ]
 
 
-def _orgstead(folder: Path, *arguments: str) -> None:
-    with spawned(["-m", "orgstead", *arguments], cores=CORES, cwd=folder) as process:
+def _orgstead(place: Path, *arguments: str) -> None:
+    with spawned(["-m", "orgstead", *arguments], cores=CORES, cwd=place, variables=variables_of(place)) as process:
         if process.wait():
             raise RuntimeError(f"orgstead {' '.join(arguments)} failed.")

@@ -17,7 +17,7 @@ _CONNECTIONS = 32
 
 def run(options: Options) -> list[Result]:
     """``GET /v1/organizations/{id}`` by the owners of many organizations."""
-    place = filled(options.kept, 1000)
+    place = filled(options, 1000)
     owners = Random(options.seed).sample(members(place), 256)
     reads = [request("GET", f"/v1/organizations/{owner.org_id}", token=owner.token) for owner in owners]
     with served(place) as server:
@@ -38,7 +38,7 @@ def run(options: Options) -> list[Result]:
             "authenticated GET of an organization ÷ bare route, requests/s",
             get.per_second / bare.per_second,
             "x",
-            Target(0.50, 0.60, at_least=True),
+            options.engine.targets["reading"],
             {"get/s": get.per_second, "bare/s": bare.per_second, "get µs": get.cpu_us, "bare µs": bare.cpu_us},
         ),
         Result(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import cycle
@@ -14,6 +13,7 @@ from bench.load import ask, closed_loop, request
 from bench.measurements.hashing import logging_in, signing_up
 from bench.open_loop import latencies, quantile
 from bench.options import Options
+from bench.places import fresh
 from bench.processes import CORES, Server, served
 from bench.results import Result, Target
 
@@ -23,8 +23,7 @@ _PER_SECOND = 200.0
 
 def run(options: Options) -> list[Result]:
     """The slowest hundredth of reads at a fixed rate, with eight log-ins at once and without; server on all cores."""
-    place = options.folder / "tail"
-    place.mkdir()
+    place = fresh(options, "tail")
     with served(place, cores=CORES[:2]) as server:
         for number in range(_LOGINS):
             ask(server.port, signing_up(number, "member"), b"201")
@@ -34,7 +33,6 @@ def run(options: Options) -> list[Result]:
         for _ in range(options.rounds):
             idle.append(_p99(server, read, options))
             busy.append(_p99_beside_logins(server, read, options))
-    shutil.rmtree(place)
     quiet, loud = median(idle) * 1000, median(busy) * 1000
     figures = {"idle ms": quiet, "with log-ins ms": loud}
     return [

@@ -17,16 +17,16 @@ from typing import Any, Final
 
 import orjson
 
-from orgstead import record_definitions
+from orgstead import record_collections, record_definitions
 from orgstead.conditions import Condition, names_of, path_of, wrong
 from orgstead.conditions import parse as parse_condition
-from orgstead.errors import InvalidQuery, QueryTooLarge
 from orgstead.field_paths import ID, MISSING, Path, value_at
 from orgstead.index_keys import component, order_key
 from orgstead.model import Json, Record
 from orgstead.queries import Query, Rules, unindexed
 from orgstead.query_plans import Order, plans_for
 from orgstead.query_sources import FIRST, Source
+from orgstead.record_errors import InvalidQuery, QueryTooLarge
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 
@@ -92,7 +92,7 @@ async def run(
     ``NotFound`` where there is no such collection, ``QueryUnindexed`` and ``QueryTooLarge`` where it would be made of
     too many records, ``QueryTooLarge`` for too many groups.
     """
-    found = await tx.get(tables.collections, space.org_id, collection)
+    found = await record_collections.get(tx, space, collection)
     if _is_plain_count(aggregate):
         (counted,) = await tx.aggregate(tables.records, {"collection": collection})
         return [dict.fromkeys(aggregate.measures, int(counted["count"]))]

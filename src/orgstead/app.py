@@ -18,7 +18,7 @@ from orgstead.placements import FIRST_CELL
 from orgstead.settings import Settings
 from orgstead.storage import describe, open_storage
 from orgstead.storage.port import Storage
-from orgstead.throttles import Throttles
+from orgstead.throttles import Attempts, Throttles
 from orgstead.tokens import Tokens
 
 T = TypeVar("T")
@@ -41,21 +41,25 @@ class App:
     """Owns the storages, the clock and the secrets. ``owner`` names this process in leases.
 
     Keys, tokens and passwords are made when first used, so that commands which need none of them start fast and
-    without a secret; ``check`` makes them all.
+    without a secret; ``check`` makes them all. ``processes`` is how many processes of this machine are one service, and
+    share its cores.
     """
 
-    def __init__(self, settings: Settings, storage: Storage, *, clock: kit.Clock = kit.now) -> None:
+    def __init__(self, settings: Settings, storage: Storage, *, clock: kit.Clock = kit.now, processes: int = 1) -> None:
         self.settings = settings
         self.storage = storage
         self.clock = clock
+        self._processes = processes
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
         self._cells: dict[str, Storage] = {FIRST_CELL: storage}
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @classmethod
-    async def open(cls, settings: Settings, *, writable: bool = True, clock: kit.Clock = kit.now) -> Self:
+    async def open(
+        cls, settings: Settings, *, writable: bool = True, clock: kit.Clock = kit.now, processes: int = 1
+    ) -> Self:
         """Open the database. Raises ``ConfigurationError`` and its kin when that cannot work."""
-        return cls(settings, await open_directory(settings, writable=writable), clock=clock)
+        return cls(settings, await open_directory(settings, writable=writable), clock=clock, processes=processes)
 
     async def check(self) -> None:
         """Raise ``ConfigurationError`` unless the service could serve: schema, keys, password hashing."""
@@ -132,8 +136,9 @@ class App:
             iterations=settings.iterations,
             parallelism=settings.parallelism,
             min_length=settings.min_length,
+            threads=max(1, (os.cpu_count() or 1) // self._processes),
         )
 
     @cached_property
-    def throttles(self) -> Throttles:
+    def throttles(self) -> Attempts:
         return Throttles(clock=self.clock)

@@ -19,12 +19,11 @@ from orgstead.errors import (
     ArchiveInvalid,
     InternalError,
     InvalidInput,
-    InvalidRecord,
-    QuotaExceeded,
 )
 from orgstead.failpoints import failpoint
 from orgstead.index_keys import Index, keys_of
 from orgstead.model import AuditEntry, AuditHead, Collection, IndexEntry, Placement, Record, Role
+from orgstead.record_errors import InvalidRecord, QuotaExceeded
 from orgstead.record_tables import as_line, pages
 from orgstead.storage import tables
 from orgstead.storage.port import Space, SystemScope, Transaction

@@ -12,14 +12,16 @@ always "not ``eq``", and ``exists``: false. ``prefix`` looks at text, ``contains
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from orgstead import field_paths
-from orgstead.errors import InvalidQuery, Problem
+from orgstead.errors import Problem
 from orgstead.field_paths import ID, MISSING, Path
 from orgstead.index_keys import Scalar, order_key
+from orgstead.record_errors import InvalidQuery
 
 MAX_DEPTH: Final = 5
 MAX_CONDITIONS: Final = 50
@@ -160,24 +162,34 @@ def _test(value: Mapping[str, Any], at: str) -> Comparison:
         if not isinstance(operand, list) or len(operand) > MAX_VALUES:
             raise wrong(f"{at}/in", f"This takes a list of at most {MAX_VALUES} values.")
         for place, element in enumerate(operand):
-            _require(_is_scalar(element), f"{at}/in/{place}", _SCALAR)
+            _require_scalar(element, f"{at}/in/{place}")
         return Comparison(path, op, tuple(operand))
     if op == "exists":
         _require(type(operand) is bool, f"{at}/exists", "This takes true or false.")
-    elif op == "prefix":
+        return Comparison(path, op, operand)
+    _require_scalar(operand, f"{at}/{op}")
+    if op == "prefix":
         _require(type(operand) is str, f"{at}/prefix", "This takes text.")
     elif op in COMPARISONS:
         _require(type(operand) in (str, int, float), f"{at}/{op}", "This takes a number or text.")
-    else:
-        _require(_is_scalar(operand), f"{at}/{op}", _SCALAR)
     return Comparison(path, op, operand)
 
 
-_SCALAR = "A value to compare with is text, a number, true, false or null."
-
-
-def _is_scalar(value: Any) -> bool:
-    return value is None or type(value) in (str, int, float, bool)
+def _require_scalar(value: Any, at: str) -> None:
+    """Refuse what no value of a record can equal or be compared with, because it could not be stored."""
+    kind = type(value)
+    if kind is str:
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise wrong(at, "Text must be valid Unicode, without lone surrogates.") from None
+        _require("\0" not in value, at, "Text must not contain the character NUL.")
+    elif kind is int:
+        _require(-(2**63) <= value < 2**63, at, "An integer must fit into 64 bits.")
+    elif kind is float:
+        _require(math.isfinite(value), at, "A number must be finite.")
+    else:
+        _require(value is None or kind is bool, at, "A value to compare with is text, a number, true, false or null.")
 
 
 def _require(condition: bool, at: str, detail: str) -> None:

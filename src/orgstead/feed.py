@@ -14,9 +14,9 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from orgstead import placements, usage
-from orgstead.errors import FeedExpired
 from orgstead.kit import rfc3339
 from orgstead.model import Json, Placement, PlacementState, RecordEvent
+from orgstead.record_errors import FeedExpired
 from orgstead.storage import tables
 from orgstead.storage.port import Space, SystemScope, Transaction
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from orgstead.errors import InvalidQuery
+from orgstead.record_errors import InvalidQuery
 
 MAX_FIELD: Final = 250
 """Characters of a field's name."""
@@ -43,8 +43,8 @@ def parse(name: str) -> Path:
     """The path of a field's name. Raises ``InvalidQuery`` saying what is wrong with it."""
     if not name or len(name) > MAX_FIELD:
         raise InvalidQuery(f"A field's name is 1 to {MAX_FIELD} characters.")
-    if "\0" in name:
-        raise InvalidQuery("A field's name cannot contain NUL.")
+    if "\0" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        raise InvalidQuery("A field's name is valid Unicode without NUL.")
     if name == "id":
         return ID
     if name.startswith("/"):

@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orgstead import field_paths
-from orgstead.errors import InvalidRecord, Problem
+from orgstead.errors import Problem
 from orgstead.field_paths import ID, MISSING, Ordered, Path
+from orgstead.record_errors import InvalidRecord
 
 HIGH: Final = "\x7f"
 """Sorts after everything that can follow a component."""

@@ -15,8 +15,9 @@ import jsonschema_rs
 import orjson
 
 from orgstead import field_paths
-from orgstead.errors import InvalidDefinition, InvalidQuery, Problem
+from orgstead.errors import Problem
 from orgstead.model import Json
+from orgstead.record_errors import InvalidDefinition, InvalidQuery
 
 MAX_BYTES: Final = 65_536
 MAX_DEPTH: Final = 32
@@ -39,6 +40,7 @@ _SENTENCES: Mapping[str, str] = {
     "additionalProperties": "The schema allows no member of this name.",
     "const": "The value is not the one that the schema allows.",
     "enum": "The value is not one of those that the schema allows.",
+    "falseSchema": "The schema allows no value here, or no member of this name.",
     "format": "The value does not have the format that the schema asks for.",
     "maximum": "The number is above the schema's maximum.",
     "minimum": "The number is below the schema's minimum.",

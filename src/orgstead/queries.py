@@ -20,16 +20,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from orgstead import field_paths, record_definitions
+from orgstead import field_paths, record_collections, record_definitions
 from orgstead.conditions import Condition, names_of, path_of, wrong
 from orgstead.conditions import parse as parse_condition
-from orgstead.errors import InvalidCursor, InvalidQuery, QueryUnindexed
+from orgstead.errors import InvalidCursor
 from orgstead.field_paths import ID, Ordered, Path
 from orgstead.kit import rfc3339
 from orgstead.model import Collection, Json, Record
 from orgstead.query_plans import Mark, Order, Plan, advice, plans_for
 from orgstead.query_sources import FIRST, Source
-from orgstead.storage import tables
+from orgstead.record_errors import InvalidQuery, QueryUnindexed
 from orgstead.storage.port import Space, Transaction
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ async def run(
     Raises ``NotFound`` where there is no such collection, ``QueryUnindexed`` where it would take too much to answer,
     ``InvalidCursor`` for a mark of another order.
     """
-    found = await tx.get(tables.collections, space.org_id, collection)
+    found = await record_collections.get(tx, space, collection)
     if after is not None and len(after) != len(query.order.fields) + 1:
         raise InvalidCursor
     plans = plans_for(query.where, query.order, record_definitions.indexes_of(found))

@@ -14,6 +14,7 @@ from orgstead import index_keys
 from orgstead.conditions import COMPARISONS, Comparison, Condition, conjuncts
 from orgstead.field_paths import ID, MISSING, Ordered, Path, name_of, value_at
 from orgstead.index_keys import CLAIM, Index, IndexField, KeyRange, component, inverted, order_key, tie
+from orgstead.record_batches import is_id
 
 MAX_MERGED: Final = 20
 """Ranges that are read side by side to keep an order."""
@@ -239,7 +240,7 @@ def _by_id(asked: Sequence[Condition], order: Order) -> Plan:
             continue
         values = condition.value if condition.op == "in" else (condition.value,)
         if condition.op in ("eq", "in"):
-            ids = tuple(dict.fromkeys(value for value in values if type(value) is str))
+            ids = tuple(dict.fromkeys(value for value in values if type(value) is str and is_id(value)))
             return Plan(None, (), ids=ids)
         if type(condition.value) is not str:
             continue

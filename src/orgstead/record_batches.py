@@ -21,21 +21,11 @@ import orjson
 
 from orgstead import kit, placements, record_definitions, usage
 from orgstead.audit import Actor
-from orgstead.errors import (
-    InvalidInput,
-    InvalidRecord,
-    InvalidRecordId,
-    InvalidValue,
-    NotFound,
-    PreconditionFailed,
-    Problem,
-    RecordExists,
-    RecordTooLarge,
-    UniqueTaken,
-)
+from orgstead.errors import InvalidInput, InvalidValue, NotFound, PreconditionFailed, Problem
 from orgstead.field_paths import pointer
 from orgstead.index_keys import Index, is_claim, keys_of
 from orgstead.model import Collection, IndexEntry, Json, Record, RecordEvent, Slot
+from orgstead.record_errors import InvalidRecord, InvalidRecordId, RecordExists, RecordTooLarge, UniqueTaken
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 from orgstead.usage import Limits
@@ -89,9 +79,14 @@ def terms_of(settings: Settings, plan: str, actor: Actor, at: datetime) -> Terms
     return Terms(actor=actor.id, at=at, limits=limits, max_bytes=settings.records.max_bytes)
 
 
+def is_id(text: str) -> bool:
+    """Can a record have this id?"""
+    return _ID.fullmatch(text) is not None and text not in (".", "..")
+
+
 def checked_id(text: str) -> str:
     """The id, if a record can have it: no path segment that means another. Raises ``InvalidRecordId``."""
-    if not _ID.fullmatch(text) or text in (".", ".."):
+    if not is_id(text):
         raise InvalidRecordId(problems=[Problem("/id", InvalidRecordId.code, InvalidRecordId.title)])
     return text
 
@@ -167,13 +162,14 @@ class Batch:
         batch = cls(tx, space, await placements.hold(tx, space), terms, one_by_one=one_by_one)
         org_id = space.org_id
         changes = list(changes)
+        changes = [c for c in changes if record_definitions.is_name(c.collection)]  # `take` refuses the others
         names = dict.fromkeys(change.collection for change in changes)
         batch._collections = {
             collection.name: collection
             for keys in _portions([(org_id, name) for name in names])
             for collection in await tx.find_many(tables.collections, keys)
         }
-        ids = dict.fromkeys((org_id, c.collection, c.id) for c in changes if c.id is not None)
+        ids = dict.fromkeys((org_id, c.collection, c.id) for c in changes if _is_read(c, alone=len(changes) == 1))
         for keys in _portions(list(ids)):
             for record in await tx.find_many(tables.records, keys):
                 batch._there[record.collection, record.id] = record
@@ -383,6 +379,11 @@ def size_of(data: Json) -> int:
         return len(orjson.dumps(data))
     except TypeError:  # orjson's own error is one
         raise InvalidValue from None
+
+
+def _is_read(change: Change, *, alone: bool) -> bool:
+    """Is the record of this change to be read? A new one that comes alone is not: its key is refused if it is there."""
+    return change.id is not None and is_id(change.id) and not (alone and change.op is Op.CREATE)
 
 
 def _portions(keys: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from orgstead import operations, placements, record_definitions, record_indexing, spaces, usage
 from orgstead.audit import Actor
-from orgstead.errors import CollectionChanging, CollectionNotEmpty, DefinitionViolated, NotFound, Problem
+from orgstead.errors import NotFound, Problem
 from orgstead.kit import rfc3339
 from orgstead.model import Collection, Json, Operation, OperationState, Placement, Slot
 from orgstead.record_batches import Terms
 from orgstead.record_definitions import DROPPING, Definition
+from orgstead.record_errors import CollectionChanging, CollectionNotEmpty, DefinitionViolated
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 
@@ -34,14 +35,19 @@ class Defined:
 
 
 async def get(tx: Transaction, space: Space, name: str) -> Collection:
-    """Raises ``NotFound``."""
+    """Raises ``NotFound``, also for a name that none can have."""
+    if not record_definitions.is_name(name):
+        raise NotFound
     return await tx.get(tables.collections, space.org_id, name)
 
 
 async def page(tx: Transaction, space: Space, *, after: str | None = None, limit: int) -> list[Collection]:
-    """Collections by name, after the one of that name."""
+    """Collections by name, after the one of that name. Raises ``NotFound`` where the space is not there (any more)."""
     position = None if after is None else (after, space.org_id)
-    return await tx.page(tables.collections, order=("name",), after=position, limit=limit)
+    found = await tx.page(tables.collections, order=("name",), after=position, limit=limit)
+    if not found:
+        await usage.read(tx, space)
+    return found
 
 
 def shown(collection: Collection) -> dict[str, Json]:
@@ -119,9 +125,7 @@ async def remove(tx: Transaction, space: Space, name: str, terms: Terms) -> None
     Raises ``NotFound``, ``CollectionNotEmpty``, ``CollectionChanging``, ``PlacementMoved``.
     """
     slot = await placements.hold(tx, space)
-    collection = await tx.find(tables.collections, org_id=space.org_id, name=name)
-    if collection is None:
-        raise NotFound
+    collection = await get(tx, space, name)
     if _is_changing(collection):
         raise CollectionChanging(retry_after=1)
     if await tx.page(tables.records, {"collection": name}, limit=1):

@@ -18,10 +18,11 @@ from typing import Any, Final
 import orjson
 
 from orgstead import json_schemas
-from orgstead.errors import InvalidDefinition, InvalidQuery, Problem
+from orgstead.errors import Problem
 from orgstead.field_paths import ID
 from orgstead.index_keys import Index, IndexField
 from orgstead.model import Collection, Json
+from orgstead.record_errors import InvalidDefinition, InvalidQuery
 
 MAX_INDEXES: Final = 16
 """Indexes and unique constraints of a collection together."""
@@ -56,9 +57,14 @@ EMPTY: Final = Definition(None, {})
 """What a collection is that nobody has defined: any object is a record of it."""
 
 
+def is_name(name: str) -> bool:
+    """Can a collection have this name?"""
+    return _NAME.fullmatch(name) is not None
+
+
 def checked_name(name: str) -> str:
     """The name, if a collection can have it. Raises ``InvalidDefinition``."""
-    if not _NAME.fullmatch(name):
+    if not is_name(name):
         raise InvalidDefinition("A collection's name is 1 to 63 of a-z, 0-9 and underscore, and begins with a letter.")
     return name
 

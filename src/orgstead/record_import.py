@@ -15,9 +15,10 @@ from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from orgstead import record_definitions, spaces
-from orgstead.errors import InvalidInput, OrgsteadError, RecordExists, Unavailable
+from orgstead.errors import InvalidInput, OrgsteadError, Unavailable
 from orgstead.model import Json, Placement
 from orgstead.record_batches import Batch, Change, Op, Taken, Terms
+from orgstead.record_errors import RecordExists
 from orgstead.storage.port import Space, Transaction
 
 if TYPE_CHECKING:

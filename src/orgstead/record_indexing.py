@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from orgstead import json_schemas, operations, placements, record_definitions
 from orgstead.audit import Actor
-from orgstead.errors import CollectionChanging, InvalidRecord, NotFound, PlacementMoved, Problem, UniqueTaken
+from orgstead.errors import NotFound, PlacementMoved, Problem
 from orgstead.failpoints import failpoint
 from orgstead.field_paths import pointer
 from orgstead.index_keys import Index, is_claim, keys_of
@@ -32,6 +32,7 @@ from orgstead.model import (
 from orgstead.organizations import for_change
 from orgstead.record_batches import KEYS
 from orgstead.record_definitions import DROPPING, Definition
+from orgstead.record_errors import CollectionChanging, InvalidRecord, UniqueTaken
 from orgstead.storage import tables
 from orgstead.storage.port import Space, SystemScope, Transaction
 

@@ -8,22 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from orgstead.errors import AlreadyExists, InvalidInput, NotFound, OrgsteadError, Problem, QuotaExceeded, UniqueTaken
+from orgstead import usage
+from orgstead.errors import AlreadyExists, InvalidInput, NotFound, OrgsteadError, Problem
 from orgstead.model import Json, Record
-from orgstead.record_batches import MAX_CHANGES, Batch, Change, Op, Terms
+from orgstead.record_batches import MAX_CHANGES, Batch, Change, Op, Terms, is_id
+from orgstead.record_definitions import is_name
+from orgstead.record_errors import QuotaExceeded, RecordExists, UniqueTaken
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 
 
 async def get(tx: Transaction, space: Space, collection: str, id: str) -> Record:
-    """Raises ``NotFound``."""
+    """Raises ``NotFound``, also for a name and an id that none can have."""
+    if not (is_name(collection) and is_id(id)):
+        raise NotFound
     return await tx.get(tables.records, space.org_id, collection, id)
 
 
 async def get_many(tx: Transaction, space: Space, collection: str, ids: Sequence[str]) -> list[Record]:
-    """The records of these ids that exist, each once, in the order of ``ids``; at most 1,000."""
-    wanted = dict.fromkeys(ids)
+    """The records of these ids that exist, each once, in the order of ``ids``; at most 1,000.
+
+    Raises ``NotFound`` where the space is not there (any more).
+    """
+    wanted = dict.fromkeys(one for one in ids if is_id(one)) if is_name(collection) else {}
     found = await tx.find_many(tables.records, [(space.org_id, collection, one) for one in wanted])
+    if not found:
+        await usage.read(tx, space)
     by_id = {record.id: record for record in found}
     return [by_id[one] for one in wanted if one in by_id]
 
@@ -102,6 +112,8 @@ async def _write(
     try:
         return await batch.write()
     except AlreadyExists as error:
+        if error.constraint == tables.records.key_constraint:
+            raise RecordExists from None
         if error.constraint == tables.index_entries.key_constraint:
             raise UniqueTaken from None
         raise
@@ -124,6 +136,8 @@ def _one(written: list[Record | None]) -> Record:
 
 async def count(tx: Transaction, space: Space, collection: str) -> int:
     """How many records the collection has. Raises ``NotFound`` where there is no such collection."""
+    if not is_name(collection):
+        raise NotFound
     counted = await tx.aggregate(tables.records, {"collection": collection})
     number = int(counted[0]["count"])
     if not number and await tx.find(tables.collections, org_id=space.org_id, name=collection) is None:

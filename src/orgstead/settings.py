@@ -61,7 +61,16 @@ class HttpSettings(Group):
         "`*` is every host. Empty: the host of `public_url`, the listening address and the loopback names.",
     )
     max_body_bytes: int = Field(default=1_048_576, ge=1024, description="Largest request body, in bytes.")
-    max_connections: int = Field(default=1000, ge=1, description="Connections held open at once; more are turned away.")
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="Processes that `serve` answers with, about one for each core. Needs a database server: the"
+        " embedded database is written by one process.",
+    )
+    max_connections: int = Field(
+        default=1000, ge=1, description="Connections that a process holds open at once; more are turned away."
+    )
     deadline_seconds: float = Field(
         default=10, gt=0, le=300, description="Time for a request, after which it is given up."
     )
@@ -209,7 +218,7 @@ class Settings(BaseSettings):
     migration_url: SecretStr | None = Field(
         default=None,
         description="The same database for the role that owns it: changes the schema and makes dedicated spaces. Needed"
-        " where `database_url` names a role without those rights, as it should.",
+        " where `database_url` names a role without those rights, as it should on a server that knows roles.",
     )
     data_folder: Path = Field(default=Path("orgstead-data"), description="Folder of the key file, made with mode 0700.")
     mode: Literal["dev", "production"] = Field(

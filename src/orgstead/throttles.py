@@ -20,8 +20,9 @@ import asyncio
 import math
 from collections import Counter, OrderedDict, deque
 from collections.abc import AsyncIterator, Hashable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from ipaddress import IPv6Address, ip_address, ip_network
+from typing import Protocol
 
 from orgstead.errors import Overloaded, RateLimited, Unavailable
 from orgstead.kit import Clock, now
@@ -39,6 +40,13 @@ class Attempt:
     def succeeded(self) -> None:
         """The password was right: nothing is counted, and the address is familiar to the account from now on."""
         self.right = True
+
+
+class Attempts(Protocol):
+    """Where attempts are reserved: the counters themselves, or the way to those of another process."""
+
+    def attempt(self, account: str, address: str | None) -> AbstractAsyncContextManager[Attempt]:
+        """As ``Throttles.attempt``."""
 
 
 class Throttles:

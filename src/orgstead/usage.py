@@ -6,15 +6,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from orgstead.errors import QuotaExceeded
-from orgstead.model import Slot, SlotState
+from orgstead.model import Slot
+from orgstead.record_errors import QuotaExceeded
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 
 if TYPE_CHECKING:
     from orgstead.settings import Settings
-
-_EMPTY: Final = Slot(org_id="", epoch=0, slot=0, state=SlotState.CLOSED)
 
 COUNTERS: Final = ("records", "bytes", "collections")
 """The columns of ``Slot`` that a plan can limit."""
@@ -71,9 +69,8 @@ def exceeded(what: str, limit: int, used: int) -> QuotaExceeded:
 
 
 async def read(tx: Transaction, space: Space) -> Slot:
-    """The counters of a space as they are; all zero where it is not there (any more)."""
-    slots = await tx.page(tables.slots, {"org_id": space.org_id, "epoch": space.epoch}, limit=1)
-    return slots[0] if slots else _EMPTY
+    """The counters of a space as they are. Raises ``NotFound`` where it is not there (any more)."""
+    return await tx.get(tables.slots, space.org_id, space.epoch, 0)
 
 
 def shown(slot: Slot, limits: Limits) -> dict[str, dict[str, int | None]]:

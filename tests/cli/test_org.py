@@ -219,6 +219,8 @@ def test_doctor_finds_a_working_installation_fit(data: Data, cli: Run) -> None:
             "fail",
         ),
         ({"ORGSTEAD_HTTP__MAX_CONNECTIONS": "99999999999"}, "open files", "warn"),
+        ({"ORGSTEAD_HTTP__WORKERS": "2"}, "processes", "fail"),
+        ({"ORGSTEAD_DATABASE_URL": "scheme://host/db"}, "database", "fail"),
     ],
 )
 def test_doctor_sees(
@@ -233,7 +235,9 @@ def test_doctor_sees(
 
 def test_doctor_sees_rights_of_others(data: Data, cli: Run, folder: Path) -> None:
     (folder / "orgstead-data").chmod(0o755)
-    assert findings(cli("doctor", "--json"))["data folder"] == {"warn"}
+    (folder / "orgstead-data" / "main.db").chmod(0o644)
+    found = findings(cli("doctor", "--json"))
+    assert (found["data folder"], found["rights"]) == ({"warn"}, {"warn"})
 
 
 # --- demo -----------------------------------------------------------------------------------------------------------

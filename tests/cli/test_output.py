@@ -13,8 +13,8 @@ import pytest
 
 from orgstead.cli.errors import UsageError
 from orgstead.cli.output import TABLE_SAMPLE, Format, Options, Output
-from orgstead.csv_cells import FORMULA_STARTS
 from orgstead.cli.progress import progress
+from orgstead.csv_cells import FORMULA_STARTS
 
 pytestmark = pytest.mark.anyio
 

@@ -97,7 +97,9 @@ def test_serve_refuses_an_old_schema(folder: Path) -> None:
 
 
 def start(*, new: bool = True, demo: Loaded | None = None, **settings: Any) -> Start:
-    return Start(Settings(**settings), new=new, schema_version=1, server="Engine 1.2", demo=demo)
+    return Start(
+        Settings(**settings), new=new, schema_version=1, server="Engine 1.2", url="engine://host/db", demo=demo
+    )
 
 
 def test_the_first_start_tells_all_there_is_to_know() -> None:

@@ -146,7 +146,8 @@ class LastWriterWins(Sound):
     class verbs(Verbs):  # noqa: N801
         async def replace(self, table: Table[Any], row: Any) -> Any:
             if table.versioned:
-                stored = await self.tx.get(table, *(getattr(row, column) for column in table.key))
+                # Locked, because between a plain look and the write the version would be compared after all.
+                stored = await self.tx.lock(table, *(getattr(row, column) for column in table.key))
                 row = replace(row, version=stored.version)
             return await self.tx.replace(table, row)
 

@@ -245,7 +245,7 @@ async def test_p07_a_list_of_keys_is_bounded_on_both_sides(storage: Storage, kin
     """Promise 7: between two texts that need not be there, by code point, behind fixed columns, in both directions."""
     org = org_id()
     space = await home(storage, index_entries, org, kind)
-    given = {"collection": "notes", "number": 1}
+    given: dict[str, Any] = {"collection": "notes", "number": 1}
     rows = [sample(index_entries, org, **given, key=word) for word in WORDS]
     others = [sample(index_entries, org, **{**given, "number": 2}, key=word) for word in WORDS]
     await storage.run(space, add_all, index_entries, rows + others)

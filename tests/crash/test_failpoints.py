@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 import pytest
 
-from orgstead import failpoints, placements
+from orgstead import failpoints, placements, record_batches, record_collections, record_definitions, record_import
 from orgstead.app import App
 from orgstead.model import PlacementKind
+from orgstead.record_import import Line
 from orgstead.storage import tables
 from orgstead.storage.port import Transaction
 from tests import apps
@@ -72,6 +73,19 @@ TASKS: dict[tuple[str, str], list[tuple[str, list[str]]]] = {
         ("delete.mid_purge", ["delete.after_drop"]),
         ("delete.after_drop", []),
     ],
+    ("define", POOLED): (
+        defining := [
+            (
+                "define.after_announce",
+                ["define.mid_build", "define.after_build", "define.after_settle", "define.mid_sweep"],
+            ),
+            ("define.mid_build", ["define.mid_build", "define.after_build", "define.after_settle", "define.mid_sweep"]),
+            ("define.after_build", ["define.after_settle", "define.mid_sweep"]),
+            ("define.after_settle", ["define.mid_sweep"]),
+            ("define.mid_sweep", ["define.mid_sweep"]),
+        ]
+    ),
+    ("define", DEDICATED): defining,
 }
 """(task, plan) -> its failpoints in order, each with those that its recovery passes."""
 
@@ -131,7 +145,7 @@ async def survived(database: Database, kill: Kill, mutation: str = "none") -> li
     history = History()
     async with apps.opened(database) as app:
         if kill.task != "create":
-            await set_up(app, kill.plan, history)
+            await set_up(app, kill.plan, history, indexed=kill.task == "define")
     run_until(kill.point, history, database, kill.task, kill.plan, mutation)
     if kill.again:
         run_until(kill.again, history, database, "recover")
@@ -144,12 +158,20 @@ async def survived(database: Database, kill: Kill, mutation: str = "none") -> li
         return found
 
 
-async def set_up(app: App, plan: str, history: History) -> None:
+async def set_up(app: App, plan: str, history: History, *, indexed: bool) -> None:
     located = await apps.created(app, "Target", plan)
     assert (located.placement.kind is PlacementKind.POOLED) == (plan == POOLED)
     org_id = located.organization.id
     history.note("created", "Target", org_id, located.organization.slug)
-    await app.storage.run(placements.space_of(located.placement), _fill, org_id)
+    if indexed:
+        terms = record_batches.terms_of(app.settings, "enterprise", apps.TESTER, app.clock())
+        definition = record_definitions.parse(indexes=[["text"]])
+        await record_collections.define(app, located.placement, "notes", definition, terms, apps.TESTER)
+        lines = [Line(n, apps.record(org_id, f"before-{n}").data, f"before-{n}") for n in range(BEFORE)]
+        async for _ in record_import.import_records(app, located.placement, "notes", lines, terms):
+            pass
+    else:
+        await app.storage.run(placements.space_of(located.placement), _fill, org_id)
     history.written[org_id] = {f"before-{number}" for number in range(BEFORE)}
 
 

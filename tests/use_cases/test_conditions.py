@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from orgstead import conditions
-from orgstead.errors import InvalidQuery
+from orgstead.record_errors import InvalidQuery
 from tests.use_cases.record_values import documents, leaves, wheres
 
 DATA = {
@@ -148,6 +148,11 @@ def nested(depth: int) -> Any:
         ({"field": "a", "in": "abc"}, "/where/in"),
         ({"field": "a", "in": [1, {"$gt": ""}]}, "/where/in/1"),
         ({"field": "a", "in": [1] * 101}, "/where/in"),
+        ({"field": "a", "eq": "\0"}, "/where/eq"),
+        ({"field": "a", "prefix": "\ud800"}, "/where/prefix"),
+        ({"field": "a", "in": [2**63]}, "/where/in/0"),
+        ({"field": "a", "lt": float("inf")}, "/where/lt"),
+        ({"field": "a\ud800", "eq": 1}, "/where/field"),
         ({"field": "a", "gt": None}, "/where/gt"),
         ({"field": "a", "gt": True}, "/where/gt"),
         ({"field": "a", "prefix": 1}, "/where/prefix"),

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orgstead import index_keys
-from orgstead.errors import InvalidRecord
 from orgstead.field_paths import MISSING
 from orgstead.index_keys import HIGH, MAX_KEY, Index, IndexField, at, component, inverted, keys_of, order_key, tie
+from orgstead.record_errors import InvalidRecord
 from tests.use_cases.record_values import NUMBERS, TEXTS, scalars, texts
 
 RANKED: list[Any] = [MISSING, None, False, True, *NUMBERS, *TEXTS, [], [1], {}, {"a": 1}]
@@ -20,7 +20,7 @@ IDS = st.text(st.sampled_from("aA0.~_-z"), min_size=1, max_size=4)
 
 
 def compared(one: Any, other: Any) -> int:
-    return (one > other) - (one < other)
+    return int(one > other) - int(one < other)
 
 
 @given(ANYTHING, ANYTHING)
@@ -57,10 +57,11 @@ def test_ties_sort_as_ids(one: str, other: str) -> None:
 @given(texts, texts, st.booleans())
 def test_the_range_of_a_prefix_holds_the_texts_that_begin_with_it(prefix: str, text: str, down: bool) -> None:
     keys = index_keys.beginning("head", prefix, down=down)
-    for value in (text, prefix, prefix + text):
-        key = at("head", value, down=down) + "id"
-        assert (keys.low < key < keys.high) is value.startswith(prefix)
-    for value in (None, MISSING, True, 1, []):
+    for begun in (text, prefix, prefix + text):
+        key = at("head", begun, down=down) + "id"
+        assert (keys.low < key < keys.high) is begun.startswith(prefix)
+    others: list[Any] = [None, MISSING, True, 1, []]
+    for value in others:
         assert not keys.low < at("head", value, down=down) + "id" < keys.high
 
 
@@ -91,7 +92,8 @@ def index(*names: str, unique: bool = False) -> Index:
 def test_a_record_has_an_entry_for_each_different_element() -> None:
     found = list(keys_of(index("tags[]", "-price"), "r", {"tags": ["a", "b", "a", 1, 1.0, []], "price": 2}))
     assert len(found) == len(set(found)) == 4
-    for data in ({}, {"tags": "a"}, {"tags": []}, {"tags": None}):
+    others: list[dict[str, Any]] = [{}, {"tags": "a"}, {"tags": []}, {"tags": None}]
+    for data in others:
         assert list(keys_of(index("tags[]"), "r", data)) == []
 
 
@@ -125,7 +127,8 @@ def test_what_cannot_be_indexed_is_named(fields: tuple[str, ...], data: dict[str
 
 
 def test_unique_fields_hold_scalars() -> None:
-    for value in ([], {}, [1]):
+    refused: list[Any] = [[], {}, [1]]
+    for value in refused:
         with pytest.raises(InvalidRecord):
             list(keys_of(index("sku", unique=True), "r", {"sku": value}))
 

@@ -51,6 +51,24 @@ async def test_a_write_is_counted_and_bounded(app: App, plan: str) -> None:
     assert await slots(app, where.org_id) == [slot]
 
 
+@pytest.mark.parametrize("at_most", [None, {"records": 7}])
+async def test_a_space_that_opens_between_two_looks_is_not_full(app: App, at_most: dict[str, int] | None) -> None:
+    """Engines may show a unit what others commit meanwhile: closed for the write, open for the look after it."""
+    where = (await apps.created(app, "Acme")).placement
+    space = placements.space_of(where)
+
+    class Opening:
+        async def adjust(self, *_: Any, **__: Any) -> bool:
+            return False
+
+        async def find(self, *_: Any, **__: Any) -> Slot:
+            return (await slots(app, where.org_id))[0]
+
+    tx: Any = Opening()
+    with pytest.raises(PlacementMoved):
+        await placements.enter(tx, space, deltas={"records": 1}, at_most=at_most)
+
+
 @pytest.mark.parametrize("state", [SlotState.CLOSED, SlotState.LOADING])
 async def test_a_space_that_is_not_open_takes_no_writes(app: App, state: SlotState) -> None:
     where = (await apps.created(app, "Acme")).placement

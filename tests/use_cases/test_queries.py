@@ -16,13 +16,15 @@ from hypothesis import strategies as st
 
 from orgstead import conditions, field_paths, queries, records
 from orgstead.app import App
-from orgstead.errors import InvalidCursor, InvalidQuery, NotFound, QueryUnindexed
+from orgstead.errors import InvalidCursor, NotFound
 from orgstead.field_paths import ID
 from orgstead.index_keys import order_key
 from orgstead.model import Record
 from orgstead.queries import Rules
+from orgstead.record_errors import InvalidQuery, QueryUnindexed
 from tests import apps
 from tests.engines import new_database, selected
+from tests.support import EVERYTHING as EVERY_EXAMPLE
 from tests.use_cases.record_values import documents, index_fields, orders, wheres
 from tests.use_cases.shelves import EVERYTHING, Shelf
 
@@ -70,7 +72,7 @@ def test_indexes_change_nothing_but_the_time_it_takes(engine: str) -> None:
     """Documents, indexes, changes and queries of any kind, against the plain reading of the rules."""
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(shelf_over(engine)) as shelf:
 
-        @settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=400 if EVERY_EXAMPLE else 60, suppress_health_check=[HealthCheck.too_slow])
         @given(scenarios())
         def play(scenario: dict[str, Any]) -> None:
             portal.call(played, shelf, scenario)
@@ -123,10 +125,10 @@ CITIES = [
         (None, ["-id"], "6543210"),
         (None, ["city"], "4513602"),
         (None, ["-city"], "2063154"),
-        (None, ["city", "-price"], "4561320"[:2] + "613" + "02"),
+        (None, ["city", "-price"], "4561302"),
         ({"field": "city", "eq": "a"}, ["-price"], "613"),
         ({"field": "city", "eq": "a"}, ["price"], "316"),
-        ({"field": "city", "in": ["b", "a", None]}, ["price"], "23506"[:0] + "235" + "016"),
+        ({"field": "city", "in": ["b", "a", None]}, ["price"], "235016"),
         ({"field": "city", "gte": "b"}, ["price"], "20"),
         ({"field": "id", "in": ["r5", "r1", "rx"]}, ["-price"], "15"),
         ({"field": "id", "gt": "r4"}, None, "56"),

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from orgstead import errors
+from orgstead import errors, record_errors
 from orgstead.errors import OrgsteadError
 
 STATUS: Final[dict[type[OrgsteadError], int]] = {
@@ -58,20 +58,20 @@ STATUS: Final[dict[type[OrgsteadError], int]] = {
     errors.RateLimited: 429,
     errors.HeadersTooLarge: 431,
     errors.ArchiveInvalid: 422,
-    errors.InvalidRecord: 422,
-    errors.InvalidRecordId: 422,
-    errors.InvalidDefinition: 422,
-    errors.InvalidQuery: 422,
-    errors.QueryUnindexed: 422,
-    errors.QueryTooLarge: 422,
-    errors.RecordTooLarge: 413,
-    errors.FeedExpired: 410,
-    errors.QuotaExceeded: 403,
-    errors.RecordExists: 409,
-    errors.UniqueTaken: 409,
-    errors.DefinitionViolated: 409,
-    errors.CollectionNotEmpty: 409,
-    errors.CollectionChanging: 409,
+    record_errors.InvalidRecord: 422,
+    record_errors.InvalidRecordId: 422,
+    record_errors.InvalidDefinition: 422,
+    record_errors.InvalidQuery: 422,
+    record_errors.QueryUnindexed: 422,
+    record_errors.QueryTooLarge: 422,
+    record_errors.RecordTooLarge: 413,
+    record_errors.FeedExpired: 410,
+    record_errors.QuotaExceeded: 403,
+    record_errors.RecordExists: 409,
+    record_errors.UniqueTaken: 409,
+    record_errors.DefinitionViolated: 409,
+    record_errors.CollectionNotEmpty: 409,
+    record_errors.CollectionChanging: 409,
     errors.InternalError: 500,
     errors.Unavailable: 503,
     errors.Overloaded: 503,

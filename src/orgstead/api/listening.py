@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from dataclasses import dataclass
+import sys
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from orgstead.errors import ConfigurationError
@@ -23,8 +24,10 @@ class Address:
     flag: str = "--port"
 
 
-def bind(address: Address) -> socket.socket:
-    """A bound socket, not listening yet.
+def bind(address: Address, *, shared: bool = False) -> socket.socket:
+    """A bound socket that listens already: connections wait until somebody accepts them.
+
+    ``shared`` lets other sockets of this user be bound to the same port, if they are shared too.
 
     Raises ConfigurationError with the next step: port taken (with the process that has it, where that can be found
     out), port below 1024 without the right to it, no such address on this machine.
@@ -40,6 +43,8 @@ def bind(address: Address) -> socket.socket:
     try:
         # A port that only waits for old connections to time out is free.
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         if family == socket.AF_INET6:
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         bound.bind(target)
@@ -50,6 +55,52 @@ def bind(address: Address) -> socket.socket:
         raise _explained(error, address) from None
     bound.setblocking(False)
     return bound
+
+
+class SharedPort:
+    """One port that several processes accept connections on, each from a socket of its own.
+
+    The kernel spreads connections over the sockets (SO_REUSEPORT, socket(7)). A single socket that all of them listen
+    on lets whoever wakes first take most connections: with 8 or 32 kept open, one of two processes had all of them.
+    Other systems than Linux do not spread, so there the one socket is shared.
+    """
+
+    def __init__(self, address: Address, count: int) -> None:
+        """Take the port. Raises as ``bind``, also where a port shared by somebody else would let us in."""
+        self._spread = sys.platform == "linux"
+        with bind(address) as probe:
+            self.port: int = probe.getsockname()[1]
+            first = None if self._spread else probe.dup()
+        self._address = replace(address, port=self.port)
+        self._sockets: list[socket.socket | None] = [first] * count
+        try:
+            for number in range(count):
+                self.take(number)
+        except BaseException:
+            self.close()
+            raise
+
+    def take(self, number: int) -> socket.socket:
+        """The socket of one of the processes, bound anew if it was withdrawn. Raises as ``bind``."""
+        found = self._sockets[number]
+        if found is None:
+            found = self._sockets[number] = bind(self._address, shared=True)
+        return found
+
+    def withdraw(self, number: int) -> None:
+        """Have the kernel give this process's share of new connections to the others, because it does not come up."""
+        if self._spread:
+            self._close(number)
+
+    def close(self) -> None:
+        """Let go of the port; processes that have a socket of it keep theirs. May be repeated."""
+        for number in range(len(self._sockets)):
+            self._close(number)
+
+    def _close(self, number: int) -> None:
+        found, self._sockets[number] = self._sockets[number], None
+        if found is not None:
+            found.close()
 
 
 def _explained(error: OSError, address: Address) -> ConfigurationError:

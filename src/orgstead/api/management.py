@@ -7,9 +7,10 @@ own name this machine's address, and have the browser of somebody who can reach 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -19,10 +20,11 @@ from starlette.routing import Route
 from orgstead.api.errors import render
 from orgstead.api.hosts import Hosts
 from orgstead.api.limits import Application, Receive, Scope, Send
-from orgstead.api.metrics import RequestMetrics
+from orgstead.api.metrics import RequestMetrics, of_this_process
 from orgstead.api.request_ids import new_request_id
 from orgstead.app import App
 from orgstead.errors import OrgsteadError
+from orgstead.settings import Settings
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
 
@@ -35,28 +37,44 @@ _FRESH = {"cache-control": "no-store"}
 
 
 def build(app: App, *, metrics: RequestMetrics | None = None) -> Application:
-    """``/healthz`` (the process runs), ``/readyz`` (it can serve), ``/metrics`` (Prometheus)."""
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    PlatformCollector(registry=registry)
-    GCCollector(registry=registry)
+    """The port of a service that is one process."""
+    registry = of_this_process()
     if metrics is not None:
         registry.register(metrics)
+
+    async def check() -> str | None:
+        return await unready(app)
+
+    async def collect() -> CollectorRegistry:
+        return registry
+
+    return answering(app.settings, check, collect)
+
+
+def answering(
+    settings: Settings,
+    check: Callable[[], Awaitable[str | None]],
+    collect: Callable[[], Awaitable[CollectorRegistry]],
+) -> Application:
+    """``/healthz`` (the process runs), ``/readyz`` (it can serve), ``/metrics`` (Prometheus).
+
+    ``check`` gives the code of what keeps the service from serving, or None; ``collect`` what ``/metrics`` shows.
+    """
 
     async def healthz(request: Request) -> Response:
         return JSONResponse({"status": "alive"}, headers=_FRESH)
 
     async def readyz(request: Request) -> Response:
-        reason = await _unready(app)
+        reason = await check()
         if reason is None:
             return JSONResponse({"status": "ready"}, headers=_FRESH)
         return JSONResponse({"status": "unready", "code": reason}, 503, headers={**_FRESH, "retry-after": "1"})
 
     async def show_metrics(request: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST, headers=_FRESH)
+        return Response(generate_latest(await collect()), media_type=CONTENT_TYPE_LATEST, headers=_FRESH)
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show_metrics)]
-    names = ("localhost", app.settings.management.host, *app.settings.hosts)
+    names = ("localhost", settings.management.host, *settings.hosts)
     return _to_own_names(Starlette(routes=routes), Hosts(names, addresses=True))
 
 
@@ -78,7 +96,7 @@ def _to_own_names(app: Application, hosts: Hosts) -> Application:
     return checked
 
 
-async def _unready(app: App) -> str | None:
+async def unready(app: App) -> str | None:
     """The code of what keeps the service from serving, or None."""
     try:
         async with asyncio.timeout(READY_SECONDS):

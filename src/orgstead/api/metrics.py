@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
-from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -37,6 +39,17 @@ class RequestMetrics(Collector):
         buckets[bisect_left(BOUNDS, duration)] += 1
         total[0] += duration
 
+    def snapshot(self) -> list[Any]:
+        """All counts so far, as JSON can hold them; ``include`` takes them."""
+        return [[*key, buckets, total[0]] for key, (buckets, total) in self._series.items()]
+
+    def include(self, snapshot: Sequence[Any]) -> None:
+        """Add the counts of another process."""
+        for method, route, status, buckets, seconds in snapshot:
+            own, total = self._series.setdefault((method, route, status), ([0] * (len(BOUNDS) + 1), [0.0]))
+            own[:] = (mine + theirs for mine, theirs in zip(own, buckets, strict=True))
+            total[0] += seconds
+
     def collect(self) -> Iterator[Metric]:
         """The samples; called by the registry when ``/metrics`` is read."""
         requests = CounterMetricFamily("orgstead_http_requests", "Requests answered.", labels=_LABELS)
@@ -54,3 +67,63 @@ class RequestMetrics(Collector):
             durations.add_metric(labels, cumulated, sum_value=total[0])
         yield requests
         yield durations
+
+
+def of_this_process() -> CollectorRegistry:
+    """What Prometheus calls a process: its processor time, memory, descriptors and garbage collection."""
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    return registry
+
+
+def as_plain(collector: Collector) -> list[Any]:
+    """A collector's families and their samples, as JSON can hold them; ``Together.add`` takes them."""
+    return [
+        [family.name, family.documentation, family.type, [[s.name, s.labels, s.value] for s in family.samples]]
+        for family in collector.collect()
+    ]
+
+
+class Together(Collector):
+    """The figures of several processes as one service's.
+
+    Requests are summed up. What belongs to a process keeps its own figures, told apart by the label ``process``: a sum
+    of memory or start times would mean nothing. The counts of a process that is gone stay, so that counters never fall.
+    """
+
+    def __init__(self) -> None:
+        self._latest: dict[str, list[Any]] = {}
+        self._gone = RequestMetrics()
+        self._own: dict[str, list[Any]] = {}
+        self.serving = 0
+        self.restarts = 0
+
+    def add(self, process: str, requests: list[Any], own: list[Any]) -> None:
+        """Take what a process has counted by now."""
+        self._latest[process] = requests
+        self._own[process] = own
+
+    def end(self, process: str) -> None:
+        """The process is gone: keep what it was last known to have counted."""
+        self._gone.include(self._latest.pop(process, ()))
+        self._own.pop(process, None)
+
+    def collect(self) -> Iterator[Metric]:
+        """The samples; called by the registry when ``/metrics`` is read."""
+        requests = RequestMetrics()
+        for snapshot in (self._gone.snapshot(), *self._latest.values()):
+            requests.include(snapshot)
+        yield from requests.collect()
+        families: dict[str, Metric] = {}
+        for process, plain in self._own.items():
+            for name, documentation, kind, samples in plain:
+                family = families.setdefault(name, Metric(name, documentation, kind))
+                for sample, labels, value in samples:
+                    family.add_sample(sample, {**labels, "process": process}, value)
+        yield from families.values()
+        yield GaugeMetricFamily("orgstead_serving_processes", "Processes that serve requests.", self.serving)
+        yield CounterMetricFamily(
+            "orgstead_process_restarts", "Serving processes that ended and were replaced.", self.restarts
+        )

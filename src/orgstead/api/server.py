@@ -6,7 +6,9 @@ import asyncio
 import contextlib
 import resource
 import signal
-from collections.abc import Callable, Coroutine, Iterator
+import socket
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeVar
 
@@ -68,26 +70,42 @@ async def serve(
     with contextlib.ExitStack() as sockets:
         public_socket = sockets.enter_context(bind(options.public))
         management_socket = sockets.enter_context(bind(options.management))
-        connections = _within_descriptors(options.connections)
-        public = _Server(_configured(public_app, options, connections), options)
-        management = _Server(_configured(management_app, options, connections), options)
-        with _stopped_by_signals(public, management):
-            serving = [
-                asyncio.ensure_future(server.serve(sockets=[bound]))
-                for server, bound in ((public, public_socket), (management, management_socket))
-            ]
-            try:
-                await asyncio.gather(public.accepting.wait(), management.accepting.wait())
-                ready(Bound(public_socket.getsockname()[1], management_socket.getsockname()[1]))
-                # Unlike awaiting the task, this does not cancel it with us: being cancelled is a way to be stopped.
-                await asyncio.wait(serving[:1])
-            finally:
-                public.should_exit = management.should_exit = True
-                await asyncio.gather(*serving)
+        bound = Bound(public_socket.getsockname()[1], management_socket.getsockname()[1])
+        async with (
+            listening(management_app, management_socket, options) as management,
+            listening(public_app, public_socket, options) as public,
+        ):
+
+            def force() -> None:
+                public.force()
+                management.force()
+
+            with stopped_by_signals(public.stop, force):
+                ready(bound)
+                await public.ended()
 
 
-class _Server(uvicorn.Server):
+@asynccontextmanager
+async def listening(app: Application, bound: socket.socket, options: ServerOptions) -> AsyncIterator[Server]:
+    """Serve one application on a socket that is bound, within the block; at its end everything is answered.
+
+    The addresses in ``options`` are not looked at.
+    """
+    server = Server(_configured(app, options, _within_descriptors(options.connections)), options)
+    serving = asyncio.ensure_future(server.serve(sockets=[bound]))
+    server.finished = serving
+    try:
+        await server.accepting.wait()
+        yield server
+    finally:
+        server.stop()
+        await serving
+
+
+class Server(uvicorn.Server):
     """uvicorn's server without its own signal handling, with the sweep, and with an event for "accepting"."""
+
+    finished: asyncio.Future[None]
 
     def __init__(self, config: uvicorn.Config, options: ServerOptions) -> None:
         super().__init__(config)
@@ -98,7 +116,7 @@ class _Server(uvicorn.Server):
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Two servers share the process's signals; ``serve`` handles them for both."""
+        """Several servers share the process's signals; whoever runs them handles those for all."""
         yield
 
     async def startup(self, sockets: Any = None) -> None:
@@ -138,6 +156,10 @@ class _Server(uvicorn.Server):
         """End everything now."""
         self.should_exit = self.force_exit = True
 
+    async def ended(self) -> None:
+        """Wait until it was stopped and everything is answered; being cancelled meanwhile does not cancel it."""
+        await asyncio.wait([self.finished])
+
 
 def _configured(app: Application, options: ServerOptions, connections: ConnectionOptions) -> uvicorn.Config:
     return uvicorn.Config(
@@ -158,18 +180,20 @@ def _configured(app: Application, options: ServerOptions, connections: Connectio
 
 
 @contextlib.contextmanager
-def _stopped_by_signals(public: _Server, management: _Server) -> Iterator[None]:
-    """The first SIGTERM or SIGINT stops the public server, whose end stops the other; a second SIGINT forces both."""
+def stopped_by_signals(stop: Callable[[], object], force: Callable[[], object]) -> Iterator[None]:
+    """Call ``stop`` at SIGTERM and SIGINT, and ``force`` at a SIGINT that comes after either."""
     loop = asyncio.get_running_loop()
+    stopping = False
 
-    def interrupted() -> None:
-        if public.should_exit:
-            public.force()
-            management.force()
-        public.stop()
+    def stopped(signum: signal.Signals) -> None:
+        nonlocal stopping
+        if stopping and signum is signal.SIGINT:
+            force()
+        stopping = True
+        stop()
 
-    loop.add_signal_handler(signal.SIGTERM, public.stop)
-    loop.add_signal_handler(signal.SIGINT, interrupted)
+    loop.add_signal_handler(signal.SIGTERM, stopped, signal.SIGTERM)
+    loop.add_signal_handler(signal.SIGINT, stopped, signal.SIGINT)
     try:
         yield
     finally:

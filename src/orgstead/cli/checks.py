@@ -7,17 +7,16 @@ import resource
 import shutil
 import stat
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 from pathlib import Path
 
 from orgstead import operations
 from orgstead.app import KEY_FILE, App, open_directory
 from orgstead.config import Configuration
-from orgstead.errors import OrgsteadError
+from orgstead.errors import ConfigurationError, OrgsteadError, SchemaOutdated, SchemaTooNew
+from orgstead.findings import Finding, Status, fail, ok, warn
 from orgstead.settings import Settings
-from orgstead.storage import describe
+from orgstead.storage import Description, describe
 from orgstead.storage.port import Storage, SystemScope
 
 SCOPE = SystemScope("doctor")
@@ -29,40 +28,17 @@ OLDEST_CREDIBLE_TIME = datetime(2026, 11, 1, tzinfo=UTC)
 CLOCK_TOLERANCE = timedelta(seconds=60)
 
 
-class Status(StrEnum):
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found. ``next`` is the command or step that mends it."""
-
-    check: str
-    status: Status
-    detail: str
-    next: str | None = None
-
-
-def ok(check: str, detail: str) -> Finding:
-    return Finding(check, Status.OK, detail)
-
-
-def warn(check: str, detail: str, next: str | None = None) -> Finding:
-    return Finding(check, Status.WARN, detail, next)
-
-
-def fail(check: str, detail: str, next: str | None = None) -> Finding:
-    return Finding(check, Status.FAIL, detail, next)
-
-
 async def examine(configuration: Configuration) -> list[Finding]:
     """Every check's findings, in a fixed order."""
     settings = configuration.settings
-    found = [_configuration(configuration), *_production(settings), *_folders(settings)]
+    found = [_configuration(configuration), *_production(settings)]
+    try:
+        database = describe(settings.database_url)
+    except ConfigurationError as error:
+        return [*found, fail("database", error.detail, error.next), _clock(), _open_files(settings)]
+    found += [_folder(folder) for folder in _folders(settings, database)]
     found += [finding async for finding in _database(settings)]
-    return [*found, *_disk(settings), _clock(), _open_files(settings)]
+    return [*found, *_disk(database), *_processes(settings, database), _clock(), _open_files(settings)]
 
 
 def _configuration(configuration: Configuration) -> Finding:
@@ -99,9 +75,10 @@ def _production(settings: Settings) -> list[Finding]:
     return found or [ok("production", "Nothing is missing.")]
 
 
-def _folders(settings: Settings) -> list[Finding]:
-    folders = {settings.data_folder, describe(settings.database_url).folder} - {None}
-    return [_folder(folder) for folder in sorted(folder for folder in folders if folder)]
+def _folders(settings: Settings, database: Description) -> list[Path]:
+    """What the service writes to on this machine: its own database, and the key file where no key is set."""
+    own_key = settings.secret_key is None and settings.mode == "dev"
+    return sorted({*([settings.data_folder] if own_key else []), *([database.folder] if database.folder else [])})
 
 
 def _folder(folder: Path) -> Finding:
@@ -138,17 +115,41 @@ async def _database(settings: Settings) -> AsyncIterator[Finding]:
         yield fail("database", error.detail, error.next)
         return
     try:
-        stats = await storage.stats()
+        served = await _served(storage)
+        try:
+            stats = await storage.stats()
+        except OrgsteadError:
+            if served.status is Status.FAIL:  # it says more precisely what is wrong
+                yield served
+                return
+            raise
         yield ok("database", ", ".join(f"{name} {value}" for name, value in stats.items()))
+        for finding in await storage.examine(processes=settings.http.workers):
+            yield finding
         yield _budget(settings, int(stats.get("dedicated_spaces", 0)))
-        await storage.check()
-        yield ok("schema", f"Version {stats['schema_version']} is this version's.")
-        yield await _clock_against(storage)
+        yield served
+        if served.status is Status.OK:
+            yield await _clock_against(storage)
         yield _key(settings, storage)
     except OrgsteadError as error:
-        yield fail("schema", error.detail, error.next)
+        yield fail("database", error.detail, error.next or _reachable(storage))
     finally:
         await storage.close()
+
+
+async def _served(storage: Storage) -> Finding:
+    """Would the service start on this database?"""
+    try:
+        await storage.check()
+    except (SchemaOutdated, SchemaTooNew) as error:
+        return fail("schema", error.detail, error.next)
+    except OrgsteadError as error:
+        return fail("database", error.detail, error.next or _reachable(storage))
+    return ok("schema", "The schema's version is this version's.")
+
+
+def _reachable(storage: Storage) -> str:
+    return f"see that the server of {storage.url} runs, and lets us in"
 
 
 def _budget(settings: Settings, dedicated: int) -> Finding:
@@ -177,8 +178,8 @@ def _clock() -> Finding:
     return ok("clock", "The time is credible.")
 
 
-def _disk(settings: Settings) -> list[Finding]:
-    folder = describe(settings.database_url).folder
+def _disk(database: Description) -> list[Finding]:
+    folder = database.folder
     if folder is None:
         return []
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
@@ -187,6 +188,19 @@ def _disk(settings: Settings) -> list[Finding]:
     if free < TOO_FEW_BYTES:
         return [fail("disk", detail, "make room, or move the database to a larger disk")]
     return [warn("disk", detail, "make room") if free < FEW_BYTES else ok("disk", detail)]
+
+
+def _processes(settings: Settings, database: Description) -> list[Finding]:
+    """Whether `serve` would start as many processes as are asked for, and whether that many are of use."""
+    workers, cores = settings.http.workers, os.cpu_count() or 1
+    if workers == 1:
+        return []
+    if not database.concurrent:
+        return [fail("processes", "One process writes this database, so one serves it.", "set http.workers to 1")]
+    detail = f"{workers} processes serve on {cores} cores."
+    return [
+        warn("processes", detail, "set http.workers to the cores") if workers > 2 * cores else ok("processes", detail)
+    ]
 
 
 def _open_files(settings: Settings) -> Finding:

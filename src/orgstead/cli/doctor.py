@@ -8,11 +8,11 @@ from dataclasses import asdict
 import typer
 
 from orgstead.cli import checks
-from orgstead.cli.checks import Status
 from orgstead.cli.commands import command, single
 from orgstead.cli.config import configuration
 from orgstead.cli.errors import CHECK_FAILED
 from orgstead.cli.output import Output
+from orgstead.findings import Status
 
 app = single()
 

@@ -43,6 +43,10 @@ class UsageError(OrgsteadError):
 EXIT_CODES[UsageError] = USAGE
 
 
+NEXT: dict[type[OrgsteadError], str] = {errors.StorageError: "orgstead doctor"}
+"""error class -> what to do at a terminal about an error of just this class, where it does not say so itself."""
+
+
 def exit_code(error: OrgsteadError) -> int:
     return next(EXIT_CODES[cls] for cls in type(error).__mro__ if cls in EXIT_CODES)
 
@@ -53,5 +57,5 @@ def report(error: OrgsteadError) -> None:
     for problem in error.problems:
         if problem.detail != error.detail:
             print(f"  {problem.pointer}: {problem.detail}", file=sys.stderr)
-    if error.next:
-        print(f"next: {error.next}", file=sys.stderr)
+    if step := error.next or NEXT.get(type(error)):
+        print(f"next: {step}", file=sys.stderr)

@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
+from select import PIPE_BUF
 from typing import Any
 
 import orjson
@@ -17,9 +18,10 @@ from orgstead import logs, worker
 from orgstead.api import application, management
 from orgstead.api.access_log import AccessLog
 from orgstead.api.http_protocol import ConnectionOptions
-from orgstead.api.listening import Address
+from orgstead.api.limits import Application
+from orgstead.api.listening import Address, bind
 from orgstead.api.metrics import RequestMetrics
-from orgstead.api.server import Bound, ServerOptions, serve
+from orgstead.api.server import Bound, ServerOptions, listening, serve, stopped_by_signals
 from orgstead.app import App
 from orgstead.cli.config import configuration
 from orgstead.cli.output import Options, Output
@@ -37,9 +39,9 @@ def settings_for(options: Options, flags: Mapping[str, Any]) -> Settings:
 
 
 @asynccontextmanager
-async def opened(settings: Settings) -> AsyncIterator[App]:
+async def opened(settings: Settings, *, processes: int = 1) -> AsyncIterator[App]:
     """The App over the database, whatever its schema is; a database that is a file is made where there is none."""
-    app = await App.open(settings)
+    app = await App.open(settings, processes=processes)
     try:
         yield app
     finally:
@@ -47,24 +49,44 @@ async def opened(settings: Settings) -> AsyncIterator[App]:
 
 
 @asynccontextmanager
-async def prepared(settings: Settings) -> AsyncIterator[App]:
-    """The App, able to serve; a schema that is not up to date is refused."""
-    async with opened(settings) as app:
+async def prepared(settings: Settings, *, processes: int = 1) -> AsyncIterator[App]:
+    """The App, able to serve; a schema that is not up to date is refused. ``processes`` as for ``App``."""
+    async with opened(settings, processes=processes) as app:
         await app.check()
         yield app
 
 
 async def run(app: App, ready: Callable[[Bound], object], *, with_worker: bool) -> None:
     """Serve until a signal ends it. A worker that breaks ends the service too, for a supervisor to start it again."""
-    metrics, access_log = RequestMetrics(), _access_log(app.settings)
-    public = application.build(app, access_log=access_log, metrics=metrics)
-    private = management.build(app, metrics=metrics)
+    metrics = RequestMetrics()
+    async with serving(app, metrics, with_worker=with_worker) as public:
+        await serve(public, management.build(app, metrics=metrics), server_options(app.settings), ready=ready)
+
+
+@asynccontextmanager
+async def serving(app: App, metrics: RequestMetrics, *, with_worker: bool) -> AsyncIterator[Application]:
+    """The API with its log of requests, and, if wanted, the background work within the block.
+
+    Where the background work breaks, this process gets a SIGTERM.
+    """
+    access_log = _access_log(app.settings)
     try:
         async with _working(app) if with_worker else contextlib.nullcontext():
-            await serve(public, private, _server_options(app.settings), ready=ready)
+            yield application.build(app, access_log=access_log, metrics=metrics)
     finally:
         if access_log:
             access_log.flush()
+
+
+async def work(app: App, ready: Callable[[int], object]) -> None:
+    """The background work with a management port, until a signal ends it. ``ready`` is told the port."""
+    options = server_options(app.settings)
+    with bind(options.management) as bound:
+        async with listening(management.build(app), bound, options) as port, _working(app):
+            stopped = asyncio.Event()
+            with stopped_by_signals(stopped.set, port.force):
+                ready(bound.getsockname()[1])
+                await stopped.wait()
 
 
 def _access_log(settings: Settings) -> AccessLog | None:
@@ -75,8 +97,13 @@ def _access_log(settings: Settings) -> AccessLog | None:
 
 
 def _as_json(lines: bytes) -> None:
-    sys.stderr.buffer.write(lines)
-    sys.stderr.buffer.flush()
+    """Whole lines at a time, as many as a pipe takes in one piece: several processes may write to the same one."""
+    begin = 0
+    while begin < len(lines):
+        end = lines.rfind(b"\n", begin, begin + PIPE_BUF) + 1 or lines.find(b"\n", begin) + 1 or len(lines)
+        sys.stderr.buffer.write(lines[begin:end])
+        sys.stderr.buffer.flush()
+        begin = end
 
 
 def _as_text(lines: bytes) -> None:
@@ -114,7 +141,7 @@ async def work_until_signal(app: App) -> None:
     log.info("worker.stopped")
 
 
-def _server_options(settings: Settings) -> ServerOptions:
+def server_options(settings: Settings) -> ServerOptions:
     return ServerOptions(
         public=Address(settings.http.host, settings.http.port),
         management=Address(settings.management.host, settings.management.port, flag="--management-port"),
@@ -133,7 +160,11 @@ def on_terminal() -> bool:
 def addresses(settings: Settings, bound: Bound) -> tuple[str, str]:
     """Where the API and the management port answer."""
     public = settings.public_url or f"http://{_in_url(settings.http.host)}:{bound.public}"
-    return public, f"http://{_in_url(settings.management.host)}:{bound.management}"
+    return public, management_address(settings, bound.management)
+
+
+def management_address(settings: Settings, port: int) -> str:
+    return f"http://{_in_url(settings.management.host)}:{port}"
 
 
 def _in_url(host: str) -> str:

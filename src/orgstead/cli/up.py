@@ -17,15 +17,16 @@ import typer
 from orgstead import __version__
 from orgstead.api import server
 from orgstead.api.server import Bound
+from orgstead.app import KEY_FILE, App
 from orgstead.cli import service
 from orgstead.cli.commands import command, single
 from orgstead.cli.output import Options, Output
 from orgstead.cli.serve import Host, ManagementPort, Port
+from orgstead.errors import SchemaOutdated
 from orgstead.settings import Settings
 from orgstead.storage import describe
 
 if TYPE_CHECKING:
-    from orgstead.app import App
     from orgstead.cli.demo import Loaded
 
 app = single()
@@ -52,18 +53,17 @@ class Start:
     new: bool
     schema_version: int
     server: str
+    url: str
     demo: Loaded | None
 
 
 async def _up(options: Options, settings: Settings, with_demo: bool) -> None:
     async with service.opened(settings) as opened:
         new = (await opened.storage.stats())["schema_version"] == 0
-        if new or settings.mode == "dev":
-            await opened.storage.migrate()
-        await opened.check()
+        await _ready(opened, may_upgrade=new or settings.mode == "dev")
         loaded = await _demo(opened, options) if with_demo else None
         stats = await opened.storage.stats()
-        start = Start(settings, new, int(stats["schema_version"]), str(stats["server"]), loaded)
+        start = Start(settings, new, int(stats["schema_version"]), str(stats["server"]), opened.storage.url, loaded)
 
         def ready(bound: Bound) -> None:
             api, management = service.addresses(settings, bound)
@@ -74,6 +74,17 @@ async def _up(options: Options, settings: Settings, with_demo: bool) -> None:
 
         await service.run(opened, ready, with_worker=True)
     service.log.info("service.stopped")
+
+
+async def _ready(app: App, *, may_upgrade: bool) -> None:
+    """See that the service could serve; the schema is upgraded only where it must be, since that takes more rights."""
+    try:
+        await app.check()
+    except SchemaOutdated:
+        if not may_upgrade:
+            raise
+        await app.storage.migrate()
+        await app.check()
 
 
 async def _demo(app: App, options: Options) -> Loaded:
@@ -97,15 +108,23 @@ def told(start: Start, api: str, management: str) -> str:
         "",
     ]
     if settings.mode == "dev":
-        lines.append(" ! Mode dev: the key was made for you, one process.   Before production: orgstead doctor")
+        key = "" if settings.secret_key else " the key was made for you,"
+        lines.append(f" ! Mode dev:{key} one process.   Before production: orgstead doctor")
     return "\n".join([*lines, " Stop with Ctrl+C. Try: orgstead org list", ""])
 
 
 def _made(start: Start) -> list[str]:
-    folder = describe(start.settings.database_url).folder
-    key = "" if start.settings.secret_key else ", key file mode 0600"
-    place = f"{_relative(folder)} (new; {start.server}{key})" if folder else f"{start.server}{key}"
-    made = [f" ✓ Data folder      {place}", f" ✓ Schema           version {start.schema_version}"]
+    settings, folder = start.settings, describe(start.settings.database_url).folder
+    own_key = settings.secret_key is None
+    together = folder is not None and folder.absolute() == settings.data_folder.absolute()
+    if folder is not None:
+        key = ", key file mode 0600" if own_key and together else ""
+        made = [f" ✓ Data folder      {_relative(folder)} (new; {start.server}{key})"]
+    else:
+        made = [f" ✓ Database         {start.server}, {start.url}"]
+    if own_key and not together:
+        made.append(f" ✓ Key file         {_relative(settings.data_folder / KEY_FILE)} (mode 0600)")
+    made.append(f" ✓ Schema           version {start.schema_version}")
     if start.demo:
         counts = f"{start.demo.organizations} organizations, {start.demo.members} members"
         made.append(f" ✓ Demo data        {counts} (remove: orgstead demo drop)")
@@ -120,7 +139,8 @@ def _relative(folder: Path) -> str:
 def _first_step(settings: Settings, api: str) -> list[str]:
     """The command that makes the first organization, ready to be copied; with a password nobody else knows."""
     if settings.signup == "closed":
-        return [" → Sign-up is closed. Create organizations with: orgstead org create (while the service is stopped)"]
+        when = "" if describe(settings.database_url).concurrent else " (while the service is stopped)"
+        return [f" → Sign-up is closed. Create organizations with: orgstead org create{when}"]
     body = {
         "organization_name": "Acme Labs",
         "email": "you@example.com",

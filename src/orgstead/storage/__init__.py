@@ -89,10 +89,13 @@ async def open_storage(
 def _scheme(url: str) -> str:
     scheme, separator, _ = url.partition(":")
     if not separator or scheme not in _SCHEMES:
+        meant = next((known for known in _SCHEMES if scheme.startswith(known.removesuffix("ql"))), None)
         raise ConfigurationError(
             "The database URL begins with a scheme that this version does not know; it knows sqlite, postgresql and"
             " mongodb.",
-            next=f"set ORGSTEAD_DATABASE_URL to a URL such as {DEFAULT_URL}",
+            next=f"let ORGSTEAD_DATABASE_URL begin with {meant}:"
+            if separator and meant
+            else f"set ORGSTEAD_DATABASE_URL to a URL such as {DEFAULT_URL}",
         )
     return scheme
 

@@ -29,6 +29,7 @@ from enum import Enum
 from functools import cached_property
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
+from orgstead.findings import Finding
 from orgstead.model import Access, PlacementKind
 
 Row = TypeVar("Row")
@@ -347,6 +348,11 @@ class Storage(Protocol):
 
     async def stats(self) -> dict[str, int | float | str]:
         """Facts for ``doctor`` and metrics: ``schema_version``, ``bytes``, ``dedicated_spaces``, ``server`` …"""
+
+    async def examine(self, *, processes: int) -> list[Finding]:
+        """What an operator should know about the server: version, rights, isolation, durability, clock, connections,
+        placements. Looks, and changes nothing; the schema may be any, or none. ``processes`` is how many will have the
+        database open."""
 
     async def backup(self, target: str) -> None:
         """Write a consistent copy of the whole database to a new file; raises ``ConfigurationError`` if it exists."""

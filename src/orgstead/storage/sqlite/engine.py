@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from orgstead.errors import StorageReadOnly
+from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access
 from orgstead.storage.port import Digest, FoundSpace, Scope, Space, SystemScope, Table, Transaction
@@ -183,6 +184,9 @@ class SqliteStorage:
             facts["units"] = self._writer.units
         facts.update({f"system_scope: {reason}": count for reason, count in sorted(self._reasons.items())})
         return facts
+
+    async def examine(self, *, processes: int) -> list[Finding]:
+        return self._now(maintenance.examine)
 
     async def backup(self, target: str) -> None:
         await self._aside(maintenance.backup, target)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sqlite3
+import stat
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from orgstead.errors import ConfigurationError
+from orgstead.findings import Finding, ok, warn
+from orgstead.storage import examination
 from orgstead.storage.port import Digest, Scope, Table
 from orgstead.storage.sqlite import failures, schema, spaces
 from orgstead.storage.sqlite.connections import snapshot
@@ -46,6 +49,27 @@ def stats(connection: sqlite3.Connection) -> dict[str, int | float | str]:
         "free_bytes": page_size * free,
         "dedicated_spaces": spaces.count_dedicated(connection),
     }
+
+
+def examine(connection: sqlite3.Connection) -> list[Finding]:
+    """``Storage.examine``. ``processes`` is not asked for: one process writes, however many read."""
+    (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
+    durable = "Committed work survives a power cut: it is written ahead and synchronised."
+    found = [
+        ok(examination.DURABILITY, durable)
+        if mode == "wal"
+        else warn(examination.DURABILITY, f"The journal is {mode}; the next start of the service makes it wal.")
+    ]
+    path = Path(connection.execute("PRAGMA database_list").fetchone()[2])
+    try:
+        others = path.stat().st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    except OSError:
+        raise failures.gone() from None
+    if others:
+        found.append(warn(examination.RIGHTS, f"Others on this machine may open {path}.", f"chmod 600 {path}"))
+    else:
+        found.append(ok(examination.RIGHTS, "The database's file is ours alone."))
+    return [*found, ok(examination.PLACEMENTS, "Pooled and dedicated.")]
 
 
 def backup(connection: sqlite3.Connection, target: str) -> None:

@@ -1,0 +1,161 @@
+"""What MongoDB and its driver say, as the errors of orgstead. No text of theirs goes further than this file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from bson.errors import BSONError
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    DocumentTooLarge,
+    ExecutionTimeout,
+    InvalidOperation,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WriteError,
+)
+from pymongo.errors import ConfigurationError as DriverConfigurationError
+
+from orgstead.errors import (
+    ConfigurationError,
+    InvalidValue,
+    OrgsteadError,
+    SchemaOutdated,
+    StorageBusy,
+    StorageError,
+    StorageFull,
+    StorageReadOnly,
+)
+
+# Codes of the server (src/mongo/base/error_codes.yml).
+BAD_VALUE = 2
+UNAUTHORIZED = 13
+AUTHENTICATION_FAILED = 18
+ILLEGAL_OPERATION = 20
+LOCK_TIMEOUT = 24
+NAMESPACE_NOT_FOUND = 26
+NAMESPACE_EXISTS = 48
+WRITE_CONFLICT = 112
+SNAPSHOT_TOO_OLD = 239
+SNAPSHOT_UNAVAILABLE = 246
+NO_SUCH_TRANSACTION = 251
+OUT_OF_DISK_SPACE = 14031
+TOO_LARGE = frozenset({10334, 17280, 17419, 17420})
+DUPLICATE_KEY = frozenset({11000, 11001, 12582})
+CONTENTION = frozenset({LOCK_TIMEOUT, WRITE_CONFLICT, SNAPSHOT_TOO_OLD, SNAPSHOT_UNAVAILABLE})
+"""Somebody else was quicker: the unit may be run again at once."""
+
+_READ_ONLY_USER = "The database's user may not do this; nothing was changed."
+
+
+def codes(error: BaseException) -> Iterator[int]:
+    """The server's codes of an error, those inside of a bulk write included."""
+    if isinstance(error, BulkWriteError):
+        for inner in (error.details or {}).get("writeErrors", ()):
+            yield int(inner.get("code", 0))
+    elif isinstance(error, OperationFailure) and error.code is not None:
+        yield error.code
+
+
+def has_code(error: BaseException, *wanted: int) -> bool:
+    return any(code in wanted for code in codes(error))
+
+
+def is_transient(error: BaseException) -> bool:
+    """True when the unit left no trace and may be run again: a conflict, a failover, a connection that was lost."""
+    if not isinstance(error, PyMongoError):
+        return False
+    if error.has_error_label("TransientTransactionError") or has_code(error, *CONTENTION, NO_SUCH_TRANSACTION):
+        return True
+    return isinstance(error, ConnectionFailure)
+
+
+def is_contention(error: BaseException) -> bool:
+    """True when another unit was in the way, not the server's state."""
+    return has_code(error, *CONTENTION)
+
+
+def leaves_outcome_open(error: PyMongoError) -> bool:
+    """True when a commit may have been carried out although it failed for us."""
+    return error.has_error_label("UnknownTransactionCommitResult")
+
+
+def duplicate(error: BaseException) -> tuple[tuple[str, ...], str] | None:
+    """The paths of the index that a write ran into and the server's text about it; None for any other error."""
+    details: Mapping[str, Any] = {}
+    if isinstance(error, BulkWriteError):
+        inner = (error.details or {}).get("writeErrors", ())
+        details = inner[0] if inner else {}
+    elif isinstance(error, OperationFailure):
+        details = {"code": error.code, "errmsg": str(error), **(error.details or {})}
+    if details.get("code") not in DUPLICATE_KEY:
+        return None
+    return tuple(details.get("keyPattern") or ()), str(details.get("errmsg", ""))
+
+
+def translated(error: BaseException) -> BaseException:
+    """The error of orgstead that stands for ``error``; anything that neither server nor driver raised is kept."""
+    if isinstance(error, (OverflowError, UnicodeEncodeError, BSONError, DocumentTooLarge)):
+        return InvalidValue()
+    if not isinstance(error, PyMongoError):
+        return error
+    if isinstance(error, InvalidOperation):
+        return closed() if "close" in str(error) else StorageError()
+    if has_code(error, ILLEGAL_OPERATION):
+        return standalone()
+    if has_code(error, OUT_OF_DISK_SPACE):
+        return StorageFull()
+    if has_code(error, *TOO_LARGE):
+        return InvalidValue()
+    if has_code(error, UNAUTHORIZED, AUTHENTICATION_FAILED):
+        return StorageReadOnly(_READ_ONLY_USER)
+    if has_code(error, *CONTENTION):
+        return StorageBusy("Too many changed the same thing at once; nothing was changed.", retry_after=1.0)
+    if isinstance(error, (ExecutionTimeout, ServerSelectionTimeoutError)):
+        return StorageError(retry_after=1.0)
+    if isinstance(error, WriteError) and has_code(error, BAD_VALUE):
+        return InvalidValue()
+    return StorageError()
+
+
+def at_start(error: PyMongoError) -> BaseException:
+    """``translated``, for the commands that look whether this database can be used at all."""
+    if has_code(error, AUTHENTICATION_FAILED):
+        return ConfigurationError(
+            "The database refused the user name or the password.", next="correct them in ORGSTEAD_DATABASE_URL"
+        )
+    if has_code(error, UNAUTHORIZED):
+        return ConfigurationError(
+            "The database's user may not read or write what orgstead needs.",
+            next="grant it readWrite and dbAdmin on the database and on the one of the same name with _data",
+        )
+    return translated(error)
+
+
+def unusable(error: Exception) -> BaseException:
+    """Why no client could be made of a URL."""
+    if isinstance(error, (InvalidURI, DriverConfigurationError, ValueError, TypeError)):
+        return ConfigurationError(
+            "The mongodb URL or one of its parameters is not valid.", next="correct ORGSTEAD_DATABASE_URL"
+        )
+    return translated(error)
+
+
+def standalone() -> OrgsteadError:
+    return ConfigurationError(
+        "The MongoDB server is a standalone, which has no transactions; orgstead needs a replica set, and one member is"
+        " enough.",
+        next="start mongod with --replSet rs0, run rs.initiate() once in mongosh, and add ?replicaSet=rs0 to the URL",
+    )
+
+
+def outdated() -> OrgsteadError:
+    return SchemaOutdated(next="orgstead db upgrade")
+
+
+def closed() -> OrgsteadError:
+    return StorageError("The database was closed; nothing was changed.")
