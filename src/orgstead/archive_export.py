@@ -8,7 +8,7 @@ not matter for that, so the audit chain may end a little earlier, before entries
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final
@@ -129,9 +129,11 @@ async def export(app: App, org_id: str, target: BinaryIO, *, csv: bool = False, 
             begun: list[ArchiveWriter] = []
 
             def begin(begun: list[ArchiveWriter] = begun) -> ArchiveWriter:
+                _abandon(begun)
                 begun[:] = [ArchiveWriter(target, app.clock())]
                 return begun[0]
 
+            stack.callback(_abandon, begun)
             found = await spaces.scan(app, said.placement, _write_space, begin, csv, advance)
             says = await app.storage.scan(SCOPE, after.take, org_id)
             if not _same(said, says):
@@ -148,6 +150,11 @@ async def export(app: App, org_id: str, target: BinaryIO, *, csv: bool = False, 
             writer.finish(manifest)
             return manifest
     raise Conflict("The organization was changed again and again while it was exported; try again later.")
+
+
+def _abandon(writers: Sequence[ArchiveWriter]) -> None:
+    for writer in writers:
+        writer.abandon()
 
 
 def _same(before: _Directory, after: _Directory) -> bool:

@@ -88,6 +88,10 @@ class ArchiveWriter:
             target.write(manifest.encoded())
         self._zip.close()
 
+    def abandon(self) -> None:
+        """Write nothing more, also not when it is forgotten: another archive is begun on the stream."""
+        self._zip.fp = None
+
     def _info(self, name: str) -> zipfile.ZipInfo:
         info = zipfile.ZipInfo(name, max(self.at.timetuple()[:6], (1980, 1, 1, 0, 0, 0)))
         info.compress_type = zipfile.ZIP_DEFLATED

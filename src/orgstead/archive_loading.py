@@ -183,6 +183,8 @@ async def load(app: App, reader: ArchiveReader, placement: Placement, limits: Li
                 if error.constraint != tables.index_entries.key_constraint:
                     raise
                 raise ArchiveInvalid("Two records of the archive have the same value in a unique field.") from None
+            except InvalidInput as error:
+                raise ArchiveInvalid(f"A record of the archive cannot be stored: {error.detail}") from None
             advance(len(records_))
             await failpoint("import.mid_load")
     await spaces.run(app, placement, _go_on_numbering, reader.manifest.point.events)

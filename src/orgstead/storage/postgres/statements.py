@@ -172,7 +172,7 @@ class Statements(Generic[Row]):
         return " ORDER BY " + ", ".join(self._ordered(column, down) for column, down in order)
 
     def _ordered(self, column: str, down: bool) -> str:
-        nulls = ((" NULLS LAST" if down else " NULLS FIRST")) if column in self.nullable else ""
+        nulls = (" NULLS LAST" if down else " NULLS FIRST") if column in self.nullable else ""
         return quoted(column) + (" DESC" if down else "") + nulls
 
 
