@@ -160,16 +160,19 @@ class ArchiveReader:
 
     def lines(self, name: str) -> Iterator[bytes]:
         """The lines of a file, each with its end. At the last one the file's sum has been checked."""
-        rest = b""
-        count = 0
+        begun: list[bytes] = []
+        count = size = 0
         for chunk in self._verified(name):
-            *whole, rest = (rest + chunk).split(b"\n")
-            for line in whole:
-                count += 1
-                yield line + b"\n"
-            if len(rest) > archives.MAX_LINE:
+            first, *more = chunk.split(b"\n")
+            begun.append(first)
+            size += len(first)
+            if size > archives.MAX_LINE:
                 raise ArchiveInvalid(f"{name} has a line that is too long.")
-        if rest or count != self.manifest.files[name].lines:
+            for following in more:
+                count += 1
+                yield b"".join(begun) + b"\n"
+                begun, size = [following], len(following)
+        if size or count != self.manifest.files[name].lines:
             raise ArchiveInvalid(f"{name} has not the lines that the manifest says.")
 
     def verify(self, name: str) -> None:
