@@ -101,16 +101,14 @@ async def enter(
     where = {"state": SlotState.OPEN}
     if await tx.adjust(tables.slots, *key, deltas=deltas, where=where, at_most=at_most):
         return True
-    slot = await tx.find(tables.slots, org_id=space.org_id, epoch=space.epoch, slot=0)
-    # Where an engine lets a unit see what others commit meanwhile, a slot that was closed for the write may be open
-    # for this look: only one that really has no room says so.
-    if slot is not None and slot.state is SlotState.OPEN and _is_too_much(slot, deltas, at_most or {}):
-        return False
-    raise PlacementMoved(retry_after=1)
-
-
-def _is_too_much(slot: Slot, deltas: Mapping[str, int], at_most: Mapping[str, int]) -> bool:
-    return any(getattr(slot, column) + deltas.get(column, 0) > bound for column, bound in at_most.items())
+    try:
+        slot = await tx.lock(tables.slots, *key)
+    except NotFound:
+        raise PlacementMoved(retry_after=1) from None
+    if slot.state is not SlotState.OPEN:
+        raise PlacementMoved(retry_after=1)
+    # Held now: either the limit is in the way, or the slot was opened since the first attempt.
+    return await tx.adjust(tables.slots, *key, deltas=deltas, where=where, at_most=at_most)
 
 
 async def hold(tx: Transaction, space: Space) -> Slot:

@@ -44,6 +44,8 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 Networks = Annotated[Texts, AfterValidator(_networks)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Limit = Annotated[int | None, Field(ge=0), BeforeValidator(lambda value: None if value == "" else value)]
+"""Empty text is None: neither an environment variable nor TOML can say that."""
 
 
 class Group(BaseModel):
@@ -95,13 +97,11 @@ class ManagementSettings(Group):
 
 class PlanSettings(Group):
     placement: PlacementKind = Field(description="Where organizations on this plan keep their data.")
-    max_records: int | None = Field(default=None, ge=0, description="Records of an organization. Empty: no limit.")
-    max_bytes: int | None = Field(
-        default=None, ge=0, description="Bytes of an organization's records, as compact JSON. Empty: no limit."
+    max_records: Limit = Field(default=None, description="Records of an organization. Empty: no limit.")
+    max_bytes: Limit = Field(
+        default=None, description="Bytes of an organization's records, as compact JSON. Empty: no limit."
     )
-    max_collections: int | None = Field(
-        default=None, ge=0, description="Collections of an organization. Empty: no limit."
-    )
+    max_collections: Limit = Field(default=None, description="Collections of an organization. Empty: no limit.")
 
 
 class JwtSettings(Group):

@@ -1,4 +1,4 @@
-"""One database for each engine and test session; tests keep apart by making organizations of their own."""
+"""One database for each engine and module of tests; tests keep apart by making organizations of their own."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ def engine(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 async def storage(engine: str, anyio_backend: str) -> AsyncIterator[Storage]:
-    """The engine's storage, migrated, shared by the whole session."""
+    """The engine's storage, migrated, shared by the tests of a module."""
     async with new_database(engine) as database, database.opened() as opened:
         yield opened
 

@@ -7,12 +7,12 @@ from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
-from orgstead import creation, events, kit, operations, renaming
+from orgstead import creation, events, kit, operations, placements, renaming
 from orgstead.app import App
 from orgstead.creation import Draft
 from orgstead.model import Event, Json, Operation
 from orgstead.storage import tables
-from orgstead.storage.port import Table, Transaction
+from orgstead.storage.port import Space, Table, Transaction
 
 
 def none() -> None:
@@ -64,6 +64,15 @@ def flip_first() -> None:
     operations.register(replace(kind, steps=tuple(by_name[name] for name in ("close", "flip", "rename", "open"))))
 
 
+def no_fence() -> None:
+    """Writes to a space neither ask nor count."""
+
+    async def enter(tx: Transaction, space: Space, **_: Any) -> bool:
+        return True
+
+    _replace(placements, "enter", enter)
+
+
 async def _add(tx: Transaction, table: Table[Any], row: Any) -> None:
     await tx.add(table, row)
 
@@ -78,4 +87,5 @@ MUTATIONS: Mapping[str, Callable[[], None]] = {
     "operation_after_effect": operation_after_effect,
     "events_outside": events_outside,
     "flip_first": flip_first,
+    "no_fence": no_fence,
 }

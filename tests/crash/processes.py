@@ -28,8 +28,14 @@ class Program:
 
     def follow(self, lines: int) -> None:
         """Wait until so many lines of the history have been told."""
+        assert self.goes_on(lines), "the program ended by itself"
+
+    def goes_on(self, lines: int) -> bool:
+        """Wait until so many lines of the history have been told; False where the program ends before."""
         while self._history.lines < lines:
-            assert self._read(), "the program ended by itself"
+            if not self._read():
+                return False
+        return True
 
     def kill(self) -> None:
         self._process.kill()

@@ -129,10 +129,11 @@ async def test_a_death_while_recovering_is_recovered_from(kill: Kill) -> None:
         ("operation_after_effect", "create", POOLED, "create.after_claim"),
         ("events_outside", "create", POOLED, "create.after_activate"),
         ("flip_first", "rename", DEDICATED, "rename.after_flip"),
+        ("no_fence", "rename", DEDICATED, None),
     ],
 )
 async def test_the_suite_finds_a_missing_safeguard(
-    engine: str, mutation: str, task: str, plan: str, point: str
+    engine: str, mutation: str, task: str, plan: str, point: str | None
 ) -> None:
     async with new_database(engine) as database:
         assert await survived(database, Kill(engine, task, plan, point), mutation)
@@ -159,7 +160,7 @@ async def survived(database: Database, kill: Kill, mutation: str = "none") -> li
         return found
 
 
-async def set_up(app: App, plan: str, history: History, *, indexed: bool) -> None:
+async def set_up(app: App, plan: str, history: History, *, indexed: bool = False) -> None:
     located = await apps.created(app, "Target", plan)
     assert (located.placement.kind is PlacementKind.POOLED) == (plan == POOLED)
     org_id = located.organization.id

@@ -93,6 +93,10 @@ class LocalServer:
         assert self._supervisor is not None
         with suppress(FileNotFoundError, ProcessLookupError):
             os.kill(int(self._lines()[0]), how)
+        deadline = time.monotonic() + _STARTING_SECONDS
+        # An orderly shutdown takes its time and removes this file; the supervisor would make it an immediate one.
+        while how is not signal.SIGQUIT and self._lines_or_none() and time.monotonic() < deadline:
+            time.sleep(0.01)
         self.close()
 
     def close(self) -> None:
@@ -112,11 +116,16 @@ class LocalServer:
     def _lines(self) -> list[str]:
         return (self.folder / "data" / "postmaster.pid").read_text().splitlines()
 
-    def _state(self) -> str:
+    def _lines_or_none(self) -> list[str]:
+        """None of them once it has stopped in order."""
         try:
-            return self._lines()[7].strip()
-        except (FileNotFoundError, IndexError):
-            return ""
+            return self._lines()
+        except FileNotFoundError:
+            return []
+
+    def _state(self) -> str:
+        lines = self._lines_or_none()
+        return lines[7].strip() if len(lines) > 7 else ""
 
 
 def _as_another_user(folder: Path) -> dict[str, object]:

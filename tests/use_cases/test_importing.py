@@ -344,6 +344,7 @@ async def test_an_import_that_is_killed_is_completed_by_running_it_again(engine:
             assert {external_id: found[external_id].organization_id for external_id in told} == told
             there = len(told) + 200  # the batch that was at work had its intents written
             assert Counter(o.result for o in found.values()) == {Result.EXISTS: there, Result.CREATED: 450 - there}
+            await apps.recover(app)  # where others can write, a lease is waited for
             assert {o.status for o in await apps.rows(app, tables.organizations)} == {OrganizationStatus.ACTIVE}
             await apps.assert_clean(app)
 

@@ -67,12 +67,13 @@ def scenarios(draw: st.DrawFn) -> dict[str, Any]:
     }
 
 
+@pytest.mark.timeout(1800)  # each example is dozens of transactions
 @pytest.mark.parametrize("engine", selected())
 def test_indexes_change_nothing_but_the_time_it_takes(engine: str) -> None:
     """Documents, indexes, changes and queries of any kind, against the plain reading of the rules."""
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(shelf_over(engine)) as shelf:
 
-        @settings(max_examples=400 if EVERY_EXAMPLE else 60, suppress_health_check=[HealthCheck.too_slow])
+        @settings(max_examples=400 if EVERY_EXAMPLE else 20, suppress_health_check=[HealthCheck.too_slow])
         @given(scenarios())
         def play(scenario: dict[str, Any]) -> None:
             portal.call(played, shelf, scenario)

@@ -73,7 +73,8 @@ async def test_the_race_for_a_name_can_be_lost(app: App, monkeypatch: pytest.Mon
 
     with monkeypatch.context() as patch:
         patch.setattr(slugs, "claim", unchecked)
-        assert await outcomes(*(apps.created(app, "Acme") for _ in range(3))) == {"ok": 3}
+        for _ in range(3):  # one after the other: at the same time the key of the claims still decides
+            await apps.created(app, "Acme")
     assert {finding.id for finding in await apps.findings(app)} == {"I4"}
     for organization in await apps.rows(app, tables.organizations):
         await app.storage.run(

@@ -105,4 +105,6 @@ def test_plans_say_what_they_allow() -> None:
     assert usage.limits_of(settings, "free") == Limits(records=5, bytes=100 * 1_048_576, collections=100)
     assert usage.limits_of(settings, "trial") == Limits(bytes=9)
     assert usage.limits_of(settings, "enterprise") == Limits()
+    free = Settings.model_validate({"plans": {"free": {"max_records": "", "max_bytes": "7"}}})
+    assert usage.limits_of(free, "free") == Limits(bytes=7, collections=100)
     assert usage.limits_of(settings, "gone") == Limits(records=0, bytes=0, collections=0)

@@ -1,18 +1,20 @@
 """Rows as documents and back, and conditions over them, derived from the table declarations.
 
-A document's ``_id`` is the row's key: the value itself where the key is one column, else an embedded document of the
-key's columns in their declared order, so that an organization's documents are one range of the index that every
-collection has anyway. Where several tables share a collection, ``_id`` begins with the table's name. The other columns
-are fields of their names; None is kept as null. See ``docs/decisions/0012-documents-as-rows.md``.
+A document has a field for each column; None is kept as null. Its ``_id`` is the row's key. A key of one column is
+``_id`` itself. A key of several is a text, the values in their declared order with a NUL between them, which no text of
+ours contains: so it sorts as the values do, and an organization's documents are one range of the index that every
+collection has anyway. Where several tables share a collection, ``_id`` begins with the table's name.
+``docs/decisions/0012-documents-as-rows.md`` says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any, Generic, TypeVar
 
-from bson import Int64, MaxKey
+from bson import Int64
 from bson.datetime_ms import DatetimeMS
 
 from orgstead.storage.codec import Column, Kind, TableCodec, codec_of
@@ -25,8 +27,8 @@ Document = dict[str, Any]
 LOCK = "_lock"
 """The field that ``lock`` writes: two transactions that only read a document would not conflict."""
 
-TABLE = "table"
-"""The first field of ``_id`` where several tables share a collection."""
+_BETWEEN, _BEYOND = "\0", "\1"
+"""What stands between the values of a key, and what sorts right behind everything that begins with it."""
 
 _NATIVE: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.INTEGER: Int64,
@@ -34,6 +36,10 @@ _NATIVE: Mapping[Kind, Callable[[Any], Any]] = {
     Kind.TIME: DatetimeMS,
 }
 """From the codec's plain value to what BSON has for it; text and floats are what they are."""
+
+_SHIFT = 2**63
+_PARTS: Mapping[Kind, Callable[[Any], str]] = {Kind.TEXT: str, Kind.INTEGER: lambda value: f"{value + _SHIFT:016x}"}
+"""A key's value as a part of ``_id`` that sorts as the value does: integers from 0000000000000000, the lowest."""
 
 _LOWEST: Mapping[Kind, Any] = {
     Kind.TEXT: "",
@@ -52,13 +58,22 @@ def native(column: Column, plain: Any) -> Any:
 
 
 def all_of(conditions: Sequence[Document]) -> Document:
-    """The filter that wants every one of these."""
+    """The filter that wants every one of these; a document among the conditions holds operators, never a value."""
     merged: Document = {}
     for condition in conditions:
-        if merged.keys() & condition.keys():
-            return {"$and": list(conditions)}
-        merged.update(condition)
+        for path, wanted in condition.items():
+            if path not in merged:
+                merged[path] = wanted
+                continue
+            here, more = _operators(merged[path]), _operators(wanted)
+            if path.startswith("$") or here.keys() & more.keys():
+                return {"$and": list(conditions)}
+            merged[path] = {**here, **more}
     return merged
+
+
+def _operators(wanted: Any) -> Document:
+    return wanted if isinstance(wanted, dict) else {"$eq": wanted}
 
 
 class Layout(Generic[Row]):
@@ -67,23 +82,22 @@ class Layout(Generic[Row]):
     def __init__(self, table: Table[Row], *, shared: bool) -> None:
         self.table = table
         self.codec: TableCodec[Row] = codec_of(table)
-        self._mark: Document = {TABLE: table.name} if shared else {}
-        self.embedded = shared or len(table.key) > 1
+        self._mark = [table.name] if shared else []
+        self.joined = shared or len(table.key) > 1
         self.paths = {column: self._path(column) for column in table.columns}
-        self._fields = tuple((c, i) for i, c in enumerate(self.codec.columns) if c.name not in table.key)
-        self._keys = tuple((c, table.columns.index(c.name)) for c in map(self.codec.by_name.__getitem__, table.key))
+        places = {column: place for place, column in enumerate(table.columns)}
+        self._fields = tuple((c, places[c.name]) for c in self.codec.columns if self.paths[c.name] == c.name)
+        self._keys = tuple(map(self.codec.by_name.__getitem__, table.key))
+        self._key_places = tuple(places[column] for column in table.key)
         self._setters = tuple(
-            (table.model.__dict__[column.name].__set__, self._source(column.name), _decoder(column))
+            (table.model.__dict__[column.name].__set__, self.paths[column.name], _decoder(column))
             for column in self.codec.columns
         )
+        if self.joined and any(column.kind not in _PARTS for column in self._keys):
+            raise TypeError(f"The key of {table.name} has a column that no key can be made of.")
 
     def _path(self, column: str) -> str:
-        if column not in self.table.key:
-            return column
-        return f"_id.{column}" if self.embedded else "_id"
-
-    def _source(self, column: str) -> str:
-        return "_id" if column in self.table.key and not self.embedded else column
+        return "_id" if column in self.table.key and not self.joined else column
 
     # --- rows -------------------------------------------------------------------------------------------------------
 
@@ -100,7 +114,7 @@ class Layout(Generic[Row]):
         return self._document(row, plain), self.codec.decode(plain)
 
     def _document(self, row: Row, plain: Sequence[Any]) -> Document:
-        document: Document = {"_id": self._id([native(column, plain[place]) for column, place in self._keys])}
+        document: Document = {"_id": self.id_of([plain[place] for place in self._key_places])}
         for column, place in self._fields:
             value = plain[place]
             if column.kind is Kind.JSON and value is not None:
@@ -111,70 +125,79 @@ class Layout(Generic[Row]):
 
     def row(self, document: Document) -> Row:
         """The row of a document."""
-        values = {**document["_id"], **document} if self.embedded else document
         row = object.__new__(self.table.model)
-        for fill, source, decode in self._setters:
-            value = values[source]
+        for fill, path, decode in self._setters:
+            value = document[path]
             fill(row, value if decode is None or value is None else decode(value))
         return row
 
     # --- keys -------------------------------------------------------------------------------------------------------
 
     def id(self, key: Sequence[Any]) -> Any:
-        """The ``_id`` of these key values. Raises ``ValueError`` where they are not as many as the key's columns."""
-        return self._id(self.natives(self.table.key, key))
+        """The ``_id`` of these values. Raises ``ValueError`` where they are not as many as the key's columns."""
+        return self.id_of(self.plain(self.table.key, key))
 
-    def from_natives(self, key: Sequence[Any]) -> Any:
-        """The ``_id`` of these BSON values of the key's columns."""
-        return self._id(key)
+    def id_of(self, plain: Sequence[Any]) -> Any:
+        """The ``_id`` of these plain values of the key's columns."""
+        if not self.joined:
+            return native(self._keys[0], plain[0])
+        return _BETWEEN.join(self._parts(plain))
 
-    def _id(self, natives: Sequence[Any]) -> Any:
-        if not self.embedded:
-            return natives[0]
-        return {**self._mark, **dict(zip(self.table.key, natives, strict=True))}
+    def _parts(self, plain: Sequence[Any]) -> list[str]:
+        return [*self._mark, *(_PARTS[c.kind](value) for c, value in zip(self._keys, plain, strict=False))]
 
-    def natives(self, columns: Sequence[str], values: Sequence[Any]) -> list[Any]:
-        """The BSON values of these columns. Raises ``ValueError`` where they are not as many."""
+    def plain(self, columns: Sequence[str], values: Sequence[Any]) -> list[Any]:
+        """The plain values of these columns. Raises ``ValueError`` where they are not as many."""
         if len(values) != len(columns):
             raise ValueError(f"Expected {len(columns)} values, for {', '.join(columns)} of {self.table.name}.")
-        found = [self.codec.by_name[column] for column in columns]
-        return [native(column, column.encode(value)) for column, value in zip(found, values, strict=True)]
+        return [self.codec.by_name[column].encode(value) for column, value in zip(columns, values, strict=True)]
 
     def comparable(self, column: str, value: Any) -> Any:
         """The BSON value that ``column`` is compared with. Raises ``ValueError`` for a wrong column."""
         return native(self.codec.column(column), self.codec.comparable(column, value))
 
-    def prefix(self, equal: Mapping[str, Any]) -> Document:
-        """The leading fields of ``_id`` that ``equal`` (BSON values by column) decides."""
-        leading = dict(self._mark)
-        for column in self.table.key:
-            if column not in equal:
-                break
-            leading[column] = equal[column]
-        return leading
+    def natives(self, columns: Sequence[str], plain: Sequence[Any]) -> Document:
+        """The condition that columns equal these plain values."""
+        by_name = self.codec.by_name
+        return {self.paths[c]: native(by_name[c], value) for c, value in zip(columns, plain, strict=True)}
 
-    def range(self, leading: Document) -> Document:
-        """The condition on ``_id`` of all documents whose ``_id`` begins with ``leading``."""
-        order = (*self._mark, *self.table.key)
-        return {"$gte": leading, "$lt": {**leading, order[len(leading)]: MaxKey()}}
+    def range(self, leading: Sequence[Any]) -> Document:
+        """The condition on ``_id`` of the documents whose key begins with these plain values; empty for all of them."""
+        parts = self._parts(leading)
+        if not parts:
+            return {}
+        prefix = _BETWEEN.join(parts)
+        return {"$gte": prefix + _BETWEEN, "$lt": prefix + _BEYOND}
 
     # --- conditions -------------------------------------------------------------------------------------------------
 
-    def equal(self, values: Mapping[str, Any]) -> list[Document]:
-        """The conditions that columns equal these BSON values, the range of ``_id`` that they are in included."""
-        if all(column in values for column in self.table.key):
-            rest = [column for column in values if column not in self.table.key]
-            identity = {"_id": self._id([values[column] for column in self.table.key])}
-            return [identity, *({self.paths[column]: values[column]} for column in rest)]
-        conditions = [{self.paths[column]: value} for column, value in values.items()]
-        if self.embedded and (leading := self.prefix(values)):
-            conditions.append({"_id": self.range(leading)})
+    def equal(self, values: Mapping[str, Any], *, ranged: bool = True) -> list[Document]:
+        """The conditions that columns equal these plain values.
+
+        ``ranged`` adds the range of ``_id`` that the documents are in, where their values decide one.
+        """
+        key = self.table.key
+        if all(column in values for column in key):
+            rest = [column for column in values if column not in key]
+            return [{"_id": self.id_of([values[c] for c in key])}, *({c: self.native(c, values[c])} for c in rest)]
+        conditions = [{self.paths[column]: self.native(column, value)} for column, value in values.items()]
+        if ranged and self.joined and (bounds := self.range(self.leading(values))):
+            conditions.append({"_id": bounds})
         return conditions
+
+    def leading(self, values: Mapping[str, Any]) -> list[Any]:
+        """The plain values of as many leading columns of the key as ``values`` has."""
+        return [values[column] for column in takewhile(values.__contains__, self.table.key)]
+
+    def native(self, column: str, plain: Any) -> Any:
+        return native(self.codec.by_name[column], plain)
 
     # --- indexes ----------------------------------------------------------------------------------------------------
 
     def indexes(self) -> list[Document]:
         """What ``createIndexes`` is told: the declared unique constraints by our name, and the declared indexes."""
+        if self._mark and (self.table.unique or self.table.indexes):
+            raise TypeError(f"{self.table.name} shares a collection, whose only index is the one of _id.")
         wanted: list[Document] = []
         for name, columns in (self.table.unique or {}).items():
             index: Document = {"name": name, "key": self._index_key(columns), "unique": True}
@@ -189,14 +212,14 @@ class Layout(Generic[Row]):
         return wanted
 
     def _index_key(self, columns: Sequence[str]) -> Document:
-        marks = {f"_id.{mark}": 1 for mark in self._mark}
-        return {**marks, **{self.paths[column]: 1 for column in columns}}
+        return {self.paths[column]: 1 for column in columns}
 
     def constraint(self, paths: Sequence[str], text: str) -> str:
         """Our name of the constraint that an index over ``paths`` stands for; ``text`` is the server's about it."""
-        wanted = tuple(path for path in paths if path != f"_id.{TABLE}")
         for name, columns in (self.table.unique or {}).items():
-            if wanted == tuple(self.paths[column] for column in columns) or (not wanted and f"index: {name} " in text):
+            if tuple(paths) == tuple(self.paths[column] for column in columns):
+                return name
+            if not paths and f"index: {name} " in text:
                 return name
         return self.table.key_constraint
 

@@ -41,23 +41,31 @@ async def page(
     full = [(layout.codec.column(name.lstrip("-")).name, name.startswith("-")) for name in names]
     if after is not None and len(after) != len(full):
         raise ValueError(f"The order of {table.name} has {len(full)} columns, and after must have as many values.")
-    marks = None if after is None else [layout.comparable(c, v) for (c, _), v in zip(full, after, strict=True)]
+    marks = None if after is None else {c: layout.codec.comparable(c, v) for (c, _), v in zip(full, after, strict=True)}
     pinned = {*(where or {}), *([table.scope] if tx.org_id is not None else [])}
-    bound = None if until is None else bounded_by(table, order, pinned)
+    end = None if until is None else bounded_by(table, order, pinned)
     if values is None or limit == 0:
         return []
     free = [(column, down) for column, down in full if column not in values]
-    beyond = None if marks is None else [m for (c, _), m in zip(full, marks, strict=True) if c not in values]
     if _is_key_order(layout, values, free):
-        end = None if until is None else layout.comparable(free[0][0], until)
-        wanted, sort = _by_id(layout, values, free, beyond, end)
+        down = free[0][1]
+        sort = [("_id", -1 if down else 1)]
+        bounds = layout.range(layout.leading(values))
+        if marks is not None:
+            bounds.pop("$lt" if down else "$gte", None)
+            bounds["$lt" if down else "$gt"] = layout.id_of([{**marks, **values}[column] for column in table.key])
+        if end is not None:  # rows of that very value may still be inside; the exact condition follows
+            edge = [*layout.leading(values), layout.codec.comparable(end[0], until)]
+            bounds.pop("$gte" if down else "$lt", None)
+            bounds["$gt" if down else "$lt"] = layout.id_of(edge)
+        wanted = [*layout.equal(values, ranged=False), *([{"_id": bounds}] if bounds else [])]
     else:
         wanted = layout.equal(values)
-        if beyond is not None:
-            wanted += _beyond(layout, free, beyond)
         sort = [(layout.paths[column], -1 if down else 1) for column, down in free]
-    if bound is not None:
-        wanted.append(_before(layout, *bound, until))
+        if marks is not None:
+            wanted += _beyond(layout, free, [layout.native(column, marks[column]) for column, _ in free])
+    if end is not None:
+        wanted.append(_before(layout, *end, until))
     found = collection.find(all_of(wanted), sort=sort or None, limit=limit, batch_size=limit, session=tx.session)
     return [layout.row(document) for document in await found.to_list()]
 
@@ -74,33 +82,9 @@ def _is_key_order(layout: Layout[Any], values: Mapping[str, Any], free: Order) -
     )
 
 
-def _by_id(
-    layout: Layout[Any], values: Mapping[str, Any], free: Order, beyond: Sequence[Any] | None, end: Any
-) -> tuple[list[Document], list[tuple[str, int]]]:
-    """The conditions of a page in the order of ``_id``, and that order.
-
-    ``end`` bounds it no more than it may: where there are further columns, rows with that very value are still in it.
-    """
-    down = free[0][1]
-    leading = layout.prefix(values)
-    bounds: Document = layout.range(leading) if leading else {}
-    if beyond is not None:
-        mark = {**leading, **{column: m for (column, _), m in zip(free, beyond, strict=True)}}
-        edge = mark if layout.embedded else beyond[0]
-        if down:
-            bounds["$lt"] = edge
-        else:
-            bounds.pop("$gte", None)
-            bounds["$gt"] = edge
-    if end is not None:
-        bounds["$gte" if down else "$lt"] = {**leading, free[0][0]: end} if layout.embedded else end
-    others = [{layout.paths[column]: value} for column, value in values.items() if column not in layout.table.key]
-    return [*([{"_id": bounds}] if bounds else []), *others], [("_id", -1 if down else 1)]
-
-
 def _before(layout: Layout[Any], column: str, down: bool, value: Any) -> Document:
     """The condition of the values that come before ``value``, of which None is the smallest."""
-    path, edge = layout.paths[column], layout.comparable(column, value)
+    path, edge = layout.paths[column], layout.native(column, layout.codec.comparable(column, value))
     if down:
         return {path: {"$gt": edge}}
     nullable = layout.codec.by_name[column].nullable
@@ -145,17 +129,21 @@ async def find_many(
     check_keys(keys)
     layout, collection = tx.place(table)
     columns = columns_named(table, unique)
-    wanted = [layout.natives(columns, key) for key in dict.fromkeys(keys) if None not in key]
-    values = tx.matching(layout, None) or {}
+    wanted = [layout.plain(columns, key) for key in dict.fromkeys(keys) if None not in key]
+    scope = table.scope if tx.org_id is not None else None
+    if scope in columns:
+        place = columns.index(scope)
+        wanted = [key for key in wanted if key[place] == tx.org_id]
     if not wanted:
         return []
     if unique is None:
-        condition: Document = {"_id": {"$in": [layout.from_natives(key) for key in wanted]}}
+        condition: Document = {"_id": {"$in": [layout.id_of(key) for key in wanted]}}
     elif len(columns) == 1:
-        condition = {layout.paths[columns[0]]: {"$in": [key[0] for key in wanted]}}
+        path = layout.paths[columns[0]]
+        condition = {path: {"$in": [layout.natives(columns, key)[path] for key in wanted]}}
     else:
-        condition = {"$or": [{layout.paths[c]: v for c, v in zip(columns, key, strict=True)} for key in wanted]}
-    scoped = [{layout.paths[column]: value} for column, value in values.items()]
+        condition = {"$or": [layout.natives(columns, key) for key in wanted]}
+    scoped = [] if scope is None or scope in columns else [{layout.paths[scope]: tx.org_id}]
     found = collection.find(all_of([condition, *scoped]), batch_size=len(wanted) + 1, session=tx.session)
     return [layout.row(document) for document in await found.to_list()]
 

@@ -9,9 +9,8 @@ from __future__ import annotations
 import re
 from asyncio import gather
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from bson import Int64
 from pymongo.asynchronous.client_session import AsyncClientSession
 from pymongo.errors import OperationFailure
 
@@ -53,21 +52,19 @@ def _slots(server: Server, space: Space) -> tuple[Layout[Slot], Collection]:
 
 
 def _of_organization(layout: Layout[Slot], org_id: str) -> Document:
-    return {"_id": layout.range(layout.prefix({"org_id": org_id}))}
+    return {"_id": layout.range([org_id])}
 
 
 def _of_epoch(layout: Layout[Slot], space: Space) -> Document:
-    return {"_id": layout.range(layout.prefix({"org_id": space.org_id, "epoch": Int64(space.epoch)}))}
+    return {"_id": layout.range([space.org_id, space.epoch])}
 
 
 async def _kept(server: Server, space: Space, session: AsyncClientSession | None = None) -> list[_Kept]:
     """The slots of the space's organization, in a dedicated space those of everybody."""
     layout, collection = _slots(server, space)
-    wanted = _of_organization(layout, space.org_id)
-    if is_dedicated(space):
-        wanted = {"_id": layout.range(layout.prefix({}))}
-    found = await collection.find(wanted, {"state": 1}, sort=[("_id", 1)], session=session).to_list()
-    return [_Kept(document["_id"]["org_id"], document["_id"]["epoch"], document["state"]) for document in found]
+    wanted = {"_id": layout.range([])} if is_dedicated(space) else _of_organization(layout, space.org_id)
+    found = collection.find(wanted, {"org_id": 1, "epoch": 1, "state": 1}, sort=[("_id", 1)], session=session)
+    return [_Kept(slot["org_id"], slot["epoch"], slot["state"]) for slot in await found.to_list()]
 
 
 def _refuse_others(space: Space, kept: Sequence[_Kept]) -> None:
@@ -104,9 +101,9 @@ async def _add_slots(server: Server, space: Space, count: int, session: AsyncCli
         layout.document(Slot(org_id=space.org_id, epoch=space.epoch, slot=number, state=SlotState.OPEN))
         for number in range(count)
     ]
-    there = await collection.find(_of_epoch(layout, space), {"_id": 1}, session=session).to_list()
-    numbers = {document["_id"]["slot"] for document in there}
-    if missing := [document for document in wanted if document["_id"]["slot"] not in numbers]:
+    found = await collection.find(_of_epoch(layout, space), {"_id": 1}, session=session).to_list()
+    there = {document["_id"] for document in found}
+    if missing := [document for document in wanted if document["_id"] not in there]:
         await collection.insert_many(missing, session=session)
 
 
@@ -147,13 +144,10 @@ async def _carry_over(
 ) -> None:
     """Put the counters of the closed slots of ``epoch`` into open ones of the space's epoch, and remove all earlier."""
     wanted = _of_organization(layout, space.org_id)
-    found = await collection.find(wanted, session=session).to_list()
+    slots = [layout.row(document) for document in await collection.find(wanted, session=session).to_list()]
     await collection.delete_many(wanted, session=session)
-    moved = [document for document in found if document["_id"]["epoch"] == epoch]
-    for document in moved:
-        document["_id"] = {**document["_id"], "epoch": Int64(space.epoch), "slot": Int64(document["_id"]["slot"])}
-        document["state"] = SlotState.OPEN.value
-    await collection.insert_many(moved, session=session)
+    carried = [replace(slot, epoch=space.epoch, state=SlotState.OPEN) for slot in slots if slot.epoch == epoch]
+    await collection.insert_many([layout.document(slot) for slot in carried], session=session)
 
 
 # --- rename, drop -----------------------------------------------------------------------------------------------------
@@ -201,7 +195,7 @@ async def _drop_collection(server: Server, space: Space) -> dict[str, int]:
     removed: dict[str, int] = {}
     for table in tables.SPACE:
         layout = layout_of(table, shared=True)
-        removed[table.name] = await collection.count_documents({"_id": layout.range(layout.prefix({}))})
+        removed[table.name] = await collection.count_documents({"_id": layout.range([])})
     await collection.drop()
     return removed
 
@@ -211,7 +205,7 @@ async def _drop_documents(server: Server, space: Space, batch: int) -> dict[str,
     left = batch
     for table in sorted(tables.SPACE, key=lambda table: table is tables.slots):
         layout, collection = layout_of(table), server.data[table.name]
-        everything = layout.range(layout.prefix({"org_id": space.org_id}))
+        everything = layout.range([space.org_id])
         removed[table.name] = 0
         if left == 0:
             continue
@@ -255,10 +249,13 @@ async def _dedicated(server: Server, after: str, limit: int) -> list[tuple[str, 
 async def _pooled(server: Server, after: str, limit: int) -> list[tuple[str, FoundSpace]]:
     if limit < 1:
         return []
-    beyond = {"_id": {"$gte": _POOLED.range({"org_id": after})["$lt"]}} if after else {}
+    beyond = {"_id": {"$gte": _POOLED.range([after])["$lt"]}} if after else {}
+    listed = server.data[tables.slots.name].find(
+        beyond, {"org_id": 1, "epoch": 1}, sort=[("_id", 1)], batch_size=limit + 1
+    )
     epochs: dict[str, list[int]] = {}
-    async for document in server.data[tables.slots.name].find(beyond, {"_id": 1}, sort=[("_id", 1)], batch_size=limit):
-        org_id, epoch = document["_id"]["org_id"], document["_id"]["epoch"]
+    async for document in listed:
+        org_id, epoch = document["org_id"], document["epoch"]
         if org_id not in epochs and len(epochs) == limit:
             break
         kept = epochs.setdefault(org_id, [])

@@ -153,13 +153,13 @@ class MongoTransaction(Unit):
     @verb(writes=True)
     async def remove_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> None:
         layout, collection = self.place(table)
-        wanted = [layout.from_natives(layout.natives(table.key, key)) for key in keys]
+        if self.org_id is not None and any(key[table.key.index(table.scope or "")] != self.org_id for key in keys):
+            raise NotFound
+        wanted = [layout.id_of(layout.plain(table.key, key)) for key in keys]
         for begin in range(0, len(wanted), MAX_KEYS):
             part = wanted[begin : begin + MAX_KEYS]
-            values = self.matching(layout, None) or {}
-            scoped = [{layout.paths[column]: value} for column, value in values.items()]
             self._touches(collection, part[0])
-            removed = await collection.delete_many(all_of([{"_id": {"$in": part}}, *scoped]), session=self.session)
+            removed = await collection.delete_many({"_id": {"$in": part}}, session=self.session)
             if removed.deleted_count != len(part):
                 raise NotFound
 
@@ -206,19 +206,21 @@ class MongoTransaction(Unit):
     ) -> bool:
         layout, collection = self.place(table)
         wanted = self._by_key(layout, key)
-        conditions = [{layout.paths[c]: layout.comparable(c, value)} for c, value in (where or {}).items()]
+        wanted = None if wanted is None else all_of([wanted, *self._conditions(layout, where)])
         changes = {layout.paths[column]: Int64(layout.codec.integer(column, delta)) for column, delta in deltas.items()}
         bounds = {c: layout.codec.integer(c, most) - deltas.get(c, 0) for c, most in (at_most or {}).items()}
         if wanted is None or any(bound < INT_MIN for bound in bounds.values()):
             return False
-        conditions += [{layout.paths[c]: {"$lte": Int64(bound)}} for c, bound in bounds.items() if bound < INT_MAX]
-        exact = [room for column, delta in deltas.items() if (room := _room(layout.paths[column], delta))]
+        limits = [{layout.paths[c]: {"$lte": Int64(min(bound, INT_MAX))}} for c, bound in bounds.items()]
+        ends = [
+            _room(layout.paths[c], delta) for c, delta in deltas.items() if delta < 0 or (delta and c not in bounds)
+        ]
         if table.versioned:
             changes["version"] = Int64(changes.get("version", 0) + 1)
-        matched = await self._changed(table, collection, all_of([wanted, *conditions, *exact]), {"$inc": changes})
-        if matched is None and exact:
+        matched = await self._changed(table, collection, all_of([wanted, *limits, *ends]), {"$inc": changes})
+        if matched is None and ends:
             # Rare, and worth a question: was it a condition that stood in the way, or the end of the integers?
-            wanted = all_of([wanted, *conditions])
+            wanted = all_of([wanted, *limits])
             if await collection.find_one(wanted, _ID_ONLY, session=self.session) is not None:
                 raise InvalidValue("An integer must fit into 64 bits.")
         return matched is not None
@@ -258,18 +260,21 @@ class MongoTransaction(Unit):
         return layout_of(table, shared=name is not None), collection
 
     def matching(self, layout: Layout[Any], where: Mapping[str, Any] | None) -> dict[str, Any] | None:
-        """The BSON values that ``where`` and the scope ask for, by column; None where they contradict each other."""
-        values = {column: layout.comparable(column, value) for column, value in (where or {}).items()}
+        """The plain values that ``where`` and the scope ask for, by column; None where they contradict each other."""
+        values = {column: layout.codec.comparable(column, value) for column, value in (where or {}).items()}
         scope = layout.table.scope
         if self.org_id is None or scope is None:
             return values
         return values if values.setdefault(scope, self.org_id) == self.org_id else None
 
+    def _conditions(self, layout: Layout[Any], where: Mapping[str, Any] | None) -> list[Document]:
+        return [{layout.paths[column]: layout.comparable(column, value)} for column, value in (where or {}).items()]
+
     def _touches(self, collection: Collection, what: Any) -> None:
         self.touched = collection.name, repr(what)
 
     def _by_key(self, layout: Layout[Any], key: Sequence[Any]) -> Document | None:
-        layout.natives(layout.table.key, key)
+        layout.plain(layout.table.key, key)
         return self._identity(layout, dict(zip(layout.table.key, key, strict=True)))
 
     def _identity(self, layout: Layout[Any], where: Mapping[str, Any]) -> Document | None:
@@ -306,7 +311,7 @@ class MongoTransaction(Unit):
         if self._entered or self.space is None or self.space.kind is PlacementKind.POOLED:
             return
         slots = layout_of(tables.slots, shared=True)
-        wanted = {"_id": slots.range(slots.prefix({"org_id": self.space.org_id}))}
+        wanted = {"_id": slots.range([self.space.org_id])}
         self._touches(collection, wanted)
         if await self._changed(tables.slots, collection, wanted, {"$inc": {LOCK: _NEXT}}) is None:
             raise PlacementMoved(retry_after=1.0)
@@ -359,7 +364,5 @@ class MongoTransaction(Unit):
 
 
 def _room(path: str, delta: int) -> Document:
-    """The condition that adding ``delta`` stays within 64 bits; empty where it always does."""
-    if delta > 0:
-        return {path: {"$lte": Int64(INT_MAX - delta)}}
-    return {path: {"$gte": Int64(INT_MIN - delta)}} if delta < 0 else {}
+    """The condition that adding ``delta`` stays within 64 bits."""
+    return {path: {"$lte": Int64(INT_MAX - delta)} if delta > 0 else {"$gte": Int64(INT_MIN - delta)}}

@@ -67,9 +67,7 @@ class PostgresStorage:
         self._closed = False
 
     @classmethod
-    async def open(
-        cls, url: str, *, migration_url: str | None = None, writable: bool, clock: Clock
-    ) -> PostgresStorage:
+    async def open(cls, url: str, *, migration_url: str | None = None, writable: bool, clock: Clock) -> PostgresStorage:
         """See ``open_storage``. Nothing is connected to yet."""
         owner = location.parse(migration_url) if migration_url else None
         return cls(location.parse(url), owner, clock, writable=writable)

@@ -73,7 +73,9 @@ def parse(url: str) -> Location:
             passed_on.append((name, value))
         else:
             known = ", ".join(("pooler=transaction", *_NUMBERS))
-            raise _unusable(f"A postgresql URL takes {known} (whole numbers) and libpq's parameters about TLS and hosts.")
+            raise _unusable(
+                f"A postgresql URL takes {known} (whole numbers) and libpq's parameters about TLS and hosts."
+            )
     if ours.get("pool") == 0:
         raise _unusable("A pool has at least one connection.")
     return Location(

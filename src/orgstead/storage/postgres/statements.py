@@ -57,9 +57,7 @@ def create_table(table: Table[Any], schema: str) -> Iterator[str]:
     """The statements that make ``table`` in ``schema``. Its constraints have our names for them."""
     target = within(schema, table.name)
     columns = codec_of(table).columns
-    lines = [
-        f"{quoted(column.name)} {collated(column)}{'' if column.nullable else ' NOT NULL'}" for column in columns
-    ]
+    lines = [f"{quoted(column.name)} {collated(column)}{'' if column.nullable else ' NOT NULL'}" for column in columns]
     lines.append(f"CONSTRAINT {quoted(table.key_constraint)} PRIMARY KEY ({names(table.key)})")
     for name, unique in (table.unique or {}).items():
         lines.append(f"CONSTRAINT {quoted(name)} UNIQUE ({names(unique)})")
@@ -160,8 +158,7 @@ class Statements(Generic[Row]):
         """Rows of values as a table to select from: ``unnest($1::text[], …)``. ``columns`` say of which types."""
         arrays = zip(*rows, strict=True) if rows else [()] * len(columns)
         parts = [
-            f"{values.bind(list(array))}::{self.types[column]}[]"
-            for column, array in zip(columns, arrays, strict=True)
+            f"{values.bind(list(array))}::{self.types[column]}[]" for column, array in zip(columns, arrays, strict=True)
         ]
         return f"unnest({', '.join(parts)})"
 
