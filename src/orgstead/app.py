@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from functools import cached_property
 from typing import Any, ParamSpec, Self, TypeVar
 
-from orgstead import creation, kit, purging, record_indexing, renaming
+from orgstead import archive_steps, creation, kit, purging, record_indexing, renaming
 from orgstead.arrivals import Arrivals
 from orgstead.cursors import Cursors
 from orgstead.errors import ConfigurationError
@@ -26,7 +26,7 @@ from orgstead.tokens import Tokens
 T = TypeVar("T")
 P = ParamSpec("P")
 
-OPERATIONS = (creation.CREATE, renaming.RENAME, purging.PURGE, record_indexing.DEFINE)
+OPERATIONS = (creation.CREATE, renaming.RENAME, purging.PURGE, record_indexing.DEFINE, archive_steps.IMPORT)
 """The kinds of operations: whoever has an App can complete each, because importing it has registered them."""
 
 KEY_FILE = "secret.key"

@@ -35,6 +35,11 @@ NAMES: frozenset[str] = frozenset(
         "define.after_build",
         "define.after_settle",
         "define.mid_sweep",
+        "import.after_intent",
+        "import.after_space",
+        "import.mid_load",
+        "import.after_load",
+        "import.after_activate",
         "idempotency.after_effect",
     }
 )

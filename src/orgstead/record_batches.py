@@ -169,7 +169,8 @@ class Batch:
             for keys in _portions([(org_id, name) for name in names])
             for collection in await tx.find_many(tables.collections, keys)
         }
-        ids = dict.fromkeys((org_id, c.collection, c.id) for c in changes if _is_read(c, alone=len(changes) == 1))
+        alone = len(changes) == 1 and not one_by_one  # an import wants to know what is there, not to be refused
+        ids = dict.fromkeys((org_id, c.collection, c.id) for c in changes if _is_read(c, alone=alone))
         for keys in _portions(list(ids)):
             for record in await tx.find_many(tables.records, keys):
                 batch._there[record.collection, record.id] = record

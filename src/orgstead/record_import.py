@@ -108,12 +108,17 @@ async def import_batch(
     batch = await Batch.begun(tx, space, changes.values(), terms, one_by_one=True)
     outcomes: dict[int, Outcome] = {}
     taken: dict[int, Taken] = {}
+    ids: set[str | None] = set()
     for line in lines:
         if line.unreadable is not None:
             outcomes[line.number] = Outcome(line.number, Result.REFUSED, line.id, line.unreadable)
             continue
+        if line.id is not None and line.id in ids:
+            outcomes[line.number] = Outcome(line.number, Result.EXISTS, line.id)
+            continue
         try:
             taken[line.number] = batch.take(changes[line.number])
+            ids.add(line.id)
         except RecordExists:
             outcomes[line.number] = Outcome(line.number, Result.EXISTS, line.id)
         except Unavailable:

@@ -23,7 +23,7 @@ from orgstead.model import Record
 from orgstead.queries import Rules
 from orgstead.record_errors import InvalidQuery, QueryUnindexed
 from tests import apps
-from tests.engines import new_database, selected
+from tests.engines import empty_database, selected
 from tests.support import EVERYTHING as EVERY_EXAMPLE
 from tests.use_cases.record_values import documents, index_fields, orders, wheres
 from tests.use_cases.shelves import EVERYTHING, Shelf
@@ -84,7 +84,7 @@ def test_indexes_change_nothing_but_the_time_it_takes(engine: str) -> None:
 
 @asynccontextmanager
 async def shelf_over(engine: str) -> AsyncIterator[Shelf]:
-    async with new_database(engine) as database, apps.opened(database) as app:
+    async with empty_database(engine) as database, apps.opened(database) as app:
         yield await Shelf.made(app, plan="enterprise")
 
 
