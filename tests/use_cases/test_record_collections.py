@@ -332,23 +332,29 @@ async def test_what_takes_longer_is_answered_with_its_operation(app: App, monkey
     monkeypatch.setattr(operations, "WAIT_SECONDS", 0)
     shelf = await Shelf.made(app)
     await shelf.fill("items", [{"n": n} for n in range(9)])
-    go_on = asyncio.Event()
-    with arm("define.after_announce", lambda: asyncio.wait_for(_wait(go_on), 60)):
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    tasks: list[asyncio.Task[Any]] = []
+    begin = app.in_background
+
+    def noted(work: Any) -> asyncio.Task[Any]:
+        tasks.append(begin(work))
+        return tasks[-1]
+
+    async def pause() -> None:
+        reached.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(app, "in_background", noted)
+    with arm("define.after_announce", pause):
         defined = await shelf.define("items", indexes=[["n"]])
         assert defined.operation is not None
-        while not (await shelf.read(record_collections.get, "items")).pending:
-            await asyncio.sleep(0)
+        await reached.wait()
         shown = record_collections.shown(await shelf.read(record_collections.get, "items"))
         assert (shown["state"], shown["indexes"]) == ("changing", [])
         go_on.set()
-        while await apps.running(app):
-            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
     shown = record_collections.shown(await shelf.read(record_collections.get, "items"))
     assert (shown["state"], shown["indexes"]) == ("ready", [["n"]])
-
-
-async def _wait(event: asyncio.Event) -> None:
-    await event.wait()
 
 
 async def test_of_two_who_make_it_at_once_both_have_it(app: App) -> None:
