@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from orgstead import queries, record_collections, record_definitions, record_indexing, renaming
+from orgstead import operations, queries, record_collections, record_definitions, record_indexing, renaming
 from orgstead.app import App
 from orgstead.errors import FailpointReached, NotFound, OperationInProgress, OrgsteadError
 from orgstead.failpoints import arm
@@ -27,6 +27,12 @@ from tests import apps
 from tests.use_cases.shelves import Shelf
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operation is waited for to its end, however slow the machine is."""
+    monkeypatch.setattr(operations, "WAIT_SECONDS", 100)
 
 
 @pytest.fixture
@@ -319,6 +325,36 @@ async def test_what_cannot_be_done_is_taken_back(app: App, monkeypatch: pytest.M
     assert await shelf.entries("items") == set()
     collection = await shelf.read(record_collections.get, "items")
     assert (collection.pending, collection.indexes) == ({}, {})
+
+
+@pytest.mark.usefixtures("few")
+async def test_what_takes_longer_is_answered_with_its_operation(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(operations, "WAIT_SECONDS", 0)
+    shelf = await Shelf.made(app)
+    await shelf.fill("items", [{"n": n} for n in range(9)])
+    reached, go_on = asyncio.Event(), asyncio.Event()
+    tasks: list[asyncio.Task[Any]] = []
+    begin = app.in_background
+
+    def noted(work: Any) -> asyncio.Task[Any]:
+        tasks.append(begin(work))
+        return tasks[-1]
+
+    async def pause() -> None:
+        reached.set()
+        await go_on.wait()
+
+    monkeypatch.setattr(app, "in_background", noted)
+    with arm("define.after_announce", pause):
+        defined = await shelf.define("items", indexes=[["n"]])
+        assert defined.operation is not None
+        await reached.wait()
+        shown = record_collections.shown(await shelf.read(record_collections.get, "items"))
+        assert (shown["state"], shown["indexes"]) == ("changing", [])
+        go_on.set()
+        await asyncio.gather(*tasks)
+    shown = record_collections.shown(await shelf.read(record_collections.get, "items"))
+    assert (shown["state"], shown["indexes"]) == ("ready", [["n"]])
 
 
 async def test_of_two_who_make_it_at_once_both_have_it(app: App) -> None:
