@@ -13,7 +13,7 @@ COMPILE := $(PY) -m uv pip compile --quiet --no-config --universal --python-vers
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)
 
 .DEFAULT_GOAL := help
-.PHONY: help up test test-all bench check format docs lock install clean
+.PHONY: help up test test-all bench real-import check format docs lock install clean
 
 help:  ## list these targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ test-all: $(INSTALLED)  ## run the tests, long suites whole
 
 bench: $(INSTALLED)  ## measure speed: a table, and JSON under bench/results
 	$(PY) -m bench $(ARGS)
+
+real-import: $(INSTALLED)  ## import the real lists into a fresh database and hold the result against them
+	$(PY) -m bench.real_records $(ARGS)
 
 check: $(INSTALLED)  ## lint, format, types, security and the project's own rules
 	$(PY) -m ruff check

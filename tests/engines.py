@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,6 +83,37 @@ ENGINES: dict[str, Engine] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Reuse:
+    """How databases are used again where making one takes long. ``empty`` keeps the schema."""
+
+    create: Callable[[], Awaitable[Database]]
+    empty: Callable[[Database], Awaitable[None]]
+    drop: Callable[[Database], Awaitable[None]]
+
+
+async def _new_on_postgres() -> Database:
+    return Database(*await servers.postgres.create_database())
+
+
+async def _new_on_mongodb() -> Database:
+    return Database(servers.mongodb.create_database())
+
+
+REUSED: dict[str, Reuse] = {
+    "postgres": Reuse(
+        _new_on_postgres,
+        lambda database: servers.postgres.empty(database.migration_url or database.url),
+        lambda database: servers.postgres.drop_database(database.url),
+    ),
+    "mongodb": Reuse(
+        _new_on_mongodb,
+        lambda database: servers.mongodb.empty(database.url),
+        lambda database: servers.mongodb.drop_database(database.url),
+    ),
+}
+
+
 def selected() -> list[str]:
     """The names of the engines to test, in the order of ``ENGINES``."""
     wanted = {name.strip() for name in os.environ.get("ORGSTEAD_TEST_ENGINES", "").split(",")} - {""}
@@ -95,11 +126,51 @@ def selected() -> list[str]:
 async def new_database(engine: str) -> AsyncIterator[Database]:
     """A new, empty database of the engine; skips the test with the reason where its server cannot be started."""
     manager = ENGINES[engine]()
-    try:
+    with _skipping(engine):
         database = await manager.__aenter__()
-    except EngineUnavailable as error:
-        pytest.skip(f"{engine} cannot be started: {error}")
     try:
         yield database
     finally:
         await manager.__aexit__(None, None, None)
+
+
+@asynccontextmanager
+async def empty_database(engine: str) -> AsyncIterator[Database]:
+    """An empty database for a test that migrates it: a new one, or one that another test has left and that was emptied.
+
+    Skips as ``new_database``.
+    """
+    reuse = REUSED.get(engine)
+    if reuse is None:
+        async with new_database(engine) as database:
+            yield database
+        return
+    left = _left.setdefault(engine, [])
+    with _skipping(engine):
+        database = left.pop() if left else await reuse.create()
+    try:
+        yield database
+        await reuse.empty(database)
+    except BaseException:
+        await reuse.drop(database)
+        raise
+    left.append(database)
+
+
+@contextmanager
+def _skipping(engine: str) -> Iterator[None]:
+    try:
+        yield
+    except EngineUnavailable as error:
+        pytest.skip(f"{engine} cannot be started: {error}")
+
+
+_left: dict[str, list[Database]] = {}
+"""The databases that no test uses at the moment."""
+
+
+async def drop_what_is_left() -> None:
+    """Remove the databases that no test uses any more, at the end of a run."""
+    for engine, left in _left.items():
+        while left:
+            await REUSED[engine].drop(left.pop())

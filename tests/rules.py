@@ -24,7 +24,9 @@ SETTINGS, APP, WORKER, API, CONSOLE, CLI = "settings", "app", "worker", "api", "
 ENTRY = "entry"
 
 MODULES: Mapping[str, str] = {
-    LANGUAGE: "orgstead base64url errors failpoints findings kit lifecycle model names policy",
+    LANGUAGE: (
+        "orgstead base64url csv_cells errors failpoints findings kit lifecycle model names policy record_errors"
+    ),
     PORT: "storage.port storage.tables",
     ENGINES: (
         "storage.codec storage.examination storage.migrations storage.mongodb storage.postgres storage.space_names"
@@ -32,9 +34,12 @@ MODULES: Mapping[str, str] = {
     ),
     OPENER: "storage",
     USE_CASES: (
-        "access audit creation cursors events idempotency identity importing integrity keys members operations"
-        " organizations passwords placements purging records renaming reports representations resuming sessions slugs"
-        " throttles tokens"
+        "access aggregates answers archive_export archive_files archive_import archive_loading archive_steps"
+        " archives arrivals audit conditions creation cursors events feed field_paths idempotency identity importing"
+        " index_integrity index_keys integrity json_schemas keys members operations organizations passwords"
+        " placements purging queries query_plans query_sources rates record_batches record_collections"
+        " record_definitions record_import record_import_many record_indexing record_tables records renaming reports"
+        " representations resuming sessions slugs spaces throttles tokens usage"
     ),
     SETTINGS: "config logs settings",
     APP: "app",

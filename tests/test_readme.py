@@ -104,18 +104,26 @@ def test_what_it_shows_with_the_service_running(tmp_path: Path, service: str) ->
         pytest.skip("there is no curl to run the README's snippets with")
     running = snippets(README.split(STOPPED)[0])[1:]
     out = run("\n".join(running).replace("http://127.0.0.1:8410", service), tmp_path)
-    created, read, renamed, looked_up, closed, restored, again = objects(out)[:7]
+    created, read, renamed, looked_up, closed, restored, again, *of_records = objects(out)
     assert created["organization"]["collection_name"] == read["collection_name"] == "org_acme"
     assert renamed["collection_name"] == looked_up["collection_name"] == "org_acme-labs"
     assert (closed["status"], restored["status"], again["status"]) == ("closed", "active", "active")
     assert len({o["id"] for o in (created["organization"], read, renamed, looked_up, closed, restored, again)}) == 1
+    collection, record, refused, found, usage = of_records[:5]
+    assert (collection["name"], record["version"], record["data"]["sku"]) == ("assets", 1, "p-1")
+    assert [problem["pointer"] for problem in refused["errors"]] == ["/data/price"]
+    assert [one["data"] for one in found["data"]] == [{"sku": "p-1", "price": 120}]
+    assert usage["records"]["used"] == 1
 
 
 def test_what_it_shows_with_the_service_stopped(tmp_path: Path) -> None:
     run(".venv/bin/orgstead db upgrade", tmp_path)
-    imported, production, *_ = snippets(README.split(STOPPED)[1])
+    imported, data, production, *_ = snippets(README.split(STOPPED)[1])
     outcomes = objects(run(imported, tmp_path))
     assert [o["result"] for o in outcomes] == ["created", "created", "renamed"]
+    *_, again, there, too_many = objects(run(data, tmp_path))
+    assert [o["result"] for o in (again, there, too_many)] == ["exists", "exists", "refused"]
+    assert "allows 1 records" in too_many["reason"]
     assert "https://orgs.example.com" in run(production, tmp_path)
 
 

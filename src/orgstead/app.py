@@ -9,12 +9,14 @@ from collections.abc import Coroutine
 from functools import cached_property
 from typing import Any, ParamSpec, Self, TypeVar
 
-from orgstead import creation, kit, purging, renaming
+from orgstead import archive_steps, creation, kit, purging, record_indexing, renaming
+from orgstead.arrivals import Arrivals
 from orgstead.cursors import Cursors
 from orgstead.errors import ConfigurationError
 from orgstead.keys import Keys, load_or_create_key_file, load_signing_keys
 from orgstead.passwords import Passwords
 from orgstead.placements import FIRST_CELL
+from orgstead.rates import Rates
 from orgstead.settings import Settings
 from orgstead.storage import describe, open_storage
 from orgstead.storage.port import Storage
@@ -24,7 +26,7 @@ from orgstead.tokens import Tokens
 T = TypeVar("T")
 P = ParamSpec("P")
 
-OPERATIONS = (creation.CREATE, renaming.RENAME, purging.PURGE)
+OPERATIONS = (creation.CREATE, renaming.RENAME, purging.PURGE, record_indexing.DEFINE, archive_steps.IMPORT)
 """The kinds of operations: whoever has an App can complete each, because importing it has registered them."""
 
 KEY_FILE = "secret.key"
@@ -51,6 +53,8 @@ class App:
         self.clock = clock
         self._processes = processes
         self.owner = f"{os.getpid()}-{secrets.token_hex(4)}"
+        self.rates = Rates()
+        self.arrivals = Arrivals()
         self._cells: dict[str, Storage] = {FIRST_CELL: storage}
         self._tasks: set[asyncio.Task[Any]] = set()
 

@@ -115,6 +115,11 @@ class InvalidIdempotencyKey(InvalidInput):
     title = "An Idempotency-Key is 1 to 255 printable ASCII characters."
 
 
+class ArchiveInvalid(InvalidInput):
+    code = "archive.invalid"
+    title = "The file is not a whole, unaltered archive of an organization; nothing was changed."
+
+
 class MalformedRequest(OrgsteadError):
     code = "request.malformed"
     title = "The request could not be read: its syntax is broken or goes beyond a structural limit."
@@ -277,6 +282,11 @@ class PreconditionFailed(OrgsteadError):
     title = "The resource has changed since the version that If-Match names; read it again."
 
 
+class PreconditionRequired(OrgsteadError):
+    code = "precondition.required"
+    title = "This service changes records only by the version that was read: send its ETag as If-Match."
+
+
 # --- not now --------------------------------------------------------------------------------------------------------
 
 
@@ -303,6 +313,11 @@ class DeadlineExceeded(Unavailable):
 class PlacementMoved(Unavailable):
     code = "placement.moving"
     title = "The organization's data is being moved or renamed; retry after a moment."
+
+
+class ArchiveUnavailable(Unavailable):
+    code = "archive.unavailable"
+    title = "The archive that is being imported cannot be read any more; put it back, or the import will be undone."
 
 
 class InternalError(OrgsteadError):

@@ -30,6 +30,16 @@ NAMES: frozenset[str] = frozenset(
         "delete.after_close",
         "delete.mid_purge",
         "delete.after_drop",
+        "define.after_announce",
+        "define.mid_build",
+        "define.after_build",
+        "define.after_settle",
+        "define.mid_sweep",
+        "import.after_intent",
+        "import.after_space",
+        "import.mid_load",
+        "import.after_load",
+        "import.after_activate",
         "idempotency.after_effect",
     }
 )

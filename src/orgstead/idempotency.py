@@ -20,7 +20,7 @@ from orgstead.errors import (
 )
 from orgstead.model import IdempotentResponse, OperationState
 from orgstead.storage import tables
-from orgstead.storage.port import Transaction
+from orgstead.storage.port import Table, Transaction
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -59,13 +59,15 @@ def request_row(
     )
 
 
-async def held(tx: Transaction, row: IdempotentResponse) -> IdempotentResponse | None:
+async def held(
+    tx: Transaction, row: IdempotentResponse, table: Table[IdempotentResponse] = tables.idempotent_responses
+) -> IdempotentResponse | None:
     """What is remembered of this request: a complete answer, or a row whose effect has happened, or None.
 
     What is of no use any more is removed on the way. Raises ``IdempotencyKeyReused`` when the key came with another
     request, ``IdempotencyInProgress`` while the first one is worked on.
     """
-    found = await tx.find(tables.idempotent_responses, org_id=row.org_id, id=row.id)
+    found = await tx.find(table, org_id=row.org_id, id=row.id)
     if found is None:
         return None
     if found.expires_at > row.created_at:
@@ -73,7 +75,7 @@ async def held(tx: Transaction, row: IdempotentResponse) -> IdempotentResponse |
             raise IdempotencyKeyReused
         if found.status or await _is_alive(tx, found, row.created_at):
             return found
-    await tx.take(tables.idempotent_responses, org_id=row.org_id, id=row.id)
+    await tx.take(table, org_id=row.org_id, id=row.id)
     return None
 
 
@@ -96,6 +98,7 @@ async def _is_alive(tx: Transaction, found: IdempotentResponse, at: datetime) ->
 
 async def once(
     tx: Transaction,
+    table: Table[IdempotentResponse],
     row: IdempotentResponse,
     answer: Callable[[T], Answer],
     work: Callable[Concatenate[Transaction, P], Awaitable[T]],
@@ -103,11 +106,14 @@ async def once(
     *args: P.args,
     **kwargs: P.kwargs,
 ) -> tuple[IdempotentResponse, bool]:
-    """Do the work and remember its answer, in one transaction; returns the row and whether it is a replay."""
-    if found := await held(tx, row):
+    """Do the work and remember its answer in ``table``, in one transaction; returns the row and whether it is a replay.
+
+    ``table`` is where the work's own transaction can write: of the directory, or of the organization's space.
+    """
+    if found := await held(tx, row, table):
         return found, True
     done = completed(row, answer(await work(tx, *args, **kwargs)))
-    await tx.add(tables.idempotent_responses, done)
+    await tx.add(table, done)
     return done, False
 
 
@@ -139,13 +145,21 @@ async def abandon(tx: Transaction, row: IdempotentResponse) -> None:
     await tx.take(tables.idempotent_responses, org_id=row.org_id, id=row.id)
 
 
-async def forget_expired(tx: Transaction, at: datetime, limit: int) -> int:
+async def forget_expired(
+    tx: Transaction, at: datetime, limit: int, table: Table[IdempotentResponse] = tables.idempotent_responses
+) -> int:
     """Remove up to ``limit`` rows past their time; returns how many. Others may be at it at the same time."""
-    rows = await tx.page(tables.idempotent_responses, order=("expires_at",), limit=limit)
+    rows = await tx.page(table, order=("expires_at",), limit=limit)
     expired = [row for row in rows if row.expires_at <= at]
     for row in expired:
-        await tx.take(tables.idempotent_responses, org_id=row.org_id, id=row.id)
+        await tx.take(table, org_id=row.org_id, id=row.id)
     return len(expired)
+
+
+async def any_expired(tx: Transaction, at: datetime, table: Table[IdempotentResponse]) -> bool:
+    """Is there a row past its time?"""
+    rows = await tx.page(table, order=("expires_at",), limit=1)
+    return bool(rows) and rows[0].expires_at <= at
 
 
 def completed(row: IdempotentResponse, answer: Answer) -> IdempotentResponse:

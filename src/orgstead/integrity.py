@@ -3,14 +3,16 @@
 I1  every live organization has one placement, and its space exists
 I2  no space without an organization
 I4  one organization per slug, and no slug held for an organization that does not exist
-I6  slot counters equal a recount
+I6  slot counters equal a recount, and none is behind the events that it numbers
 I7  every audit chain verifies and begins with the creation
 I9  no operation without progress for longer than its limit, no organization waiting for one that has ended
 I10 epochs only grow: no slots of a later epoch than the placement's, none open of an earlier one
 I11 no membership without its user and organization, no organization with members but without an owner
+I13 the indexes of a collection hold what its records say, no more and no less
 
 I3, I5, I8 and I12 belong to features that are not there yet. Repair does only what is safe: it drops a space that no
-organization has (I2), corrects counters (I6) and resumes an operation that is stuck or was given up (I9).
+organization has (I2), corrects counters (I6) and indexes (I13), and resumes an operation that is stuck or was given up
+(I9).
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from orgstead import audit, placements, resuming
+from orgstead import audit, index_integrity, placements, resuming
 from orgstead.model import (
     AuditEntry,
     Cell,
@@ -222,6 +224,10 @@ async def _space_findings(
             yield Finding("I10", organization.id, f"A slot is of epoch {slot.epoch}, later than the placement's.")
         if slot.epoch < placement.epoch and slot.state is SlotState.OPEN:
             yield Finding("I10", organization.id, f"A slot of the former epoch {slot.epoch} is open.")
+    if there and organization.operation_id is None:
+        async for drift in index_integrity.drifts(app, placement, repair=repair):
+            detail = f"Indexes of {drift.collection} lack {drift.missing} entries and have {drift.excess} too many."
+            yield Finding("I13", organization.id, detail, drift.repaired)
     if off and any(off.values()):
         repaired = repair and there
         if repaired:
@@ -241,9 +247,13 @@ async def _usage(tx: Transaction, space: Space, at_most: int | None) -> tuple[li
 async def _drift(tx: Transaction, space: Space, slots: Sequence[Slot]) -> dict[str, int]:
     """By how much the counters say more than a recount does, by column."""
     (counted,) = await tx.aggregate(tables.records, {"org_id": space.org_id}, sums=("bytes",))
+    (collections,) = await tx.aggregate(tables.collections, {"org_id": space.org_id})
+    last = await tx.page(tables.record_events, order=("-seq",), limit=1)
     return {
         "records": sum(slot.records for slot in slots) - counted["count"],
         "bytes": sum(slot.bytes for slot in slots) - counted["bytes"],
+        "collections": sum(slot.collections for slot in slots) - collections["count"],
+        "seq": min(0, max((slot.seq for slot in slots), default=0) - (last[0].seq if last else 0)),
     }
 
 

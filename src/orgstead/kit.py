@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import time
@@ -42,7 +43,16 @@ _ulids = _Ulids()
 
 def new_id(prefix: str) -> str:
     """A new id such as ``org_01jd…``: the prefix and a lower-case ULID. Ids that a process makes sort by their age."""
-    number = _ulids.next()
+    return _written(prefix, _ulids.next())
+
+
+def derived_id(prefix: str, at: datetime, seed: bytes) -> str:
+    """An id that follows from the time and the seed: what is made twice of the same is one and the same."""
+    milliseconds = int(at.timestamp() * 1000)
+    return _written(prefix, milliseconds << 80 | int.from_bytes(hashlib.sha256(seed).digest()[:10]))
+
+
+def _written(prefix: str, number: int) -> str:
     return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
 
 

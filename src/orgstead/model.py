@@ -168,7 +168,10 @@ class Placement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Slot:
-    """A fence, a quota and a usage counter in one row of a space (``docs/decisions``: slots)."""
+    """A fence, a quota and a usage counter in one row of a space (``docs/decisions``: slots).
+
+    ``seq`` is the number of the space's last ``RecordEvent``.
+    """
 
     org_id: str
     epoch: int
@@ -177,6 +180,55 @@ class Slot:
     tracked: bool = False
     records: int = 0
     bytes: int = 0
+    collections: int = 0
+    seq: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collection:
+    """What an organization says of its records of one kind.
+
+    ``schema`` is the text of a JSON Schema. ``indexes`` holds ``{"fields", "unique", "state"}`` by number; a number is
+    never given twice. ``pending`` is the change of the definition that is being checked and built, if any.
+    """
+
+    org_id: str
+    name: str
+    schema: str | None = None
+    indexes: dict[str, Json] = field(default_factory=dict)
+    next_index: int = 1
+    pending: dict[str, Json] = field(default_factory=dict)
+    created_at: datetime
+    updated_at: datetime
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IndexEntry:
+    """Where the record ``id`` stands in the index ``number`` of its collection: ``key`` sorts as its values do."""
+
+    org_id: str
+    collection: str
+    number: int
+    key: str
+    id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordEvent:
+    """A change in a space, written in its transaction. ``seq`` counts a space's events from 1, without gaps.
+
+    ``record_id`` and ``record_version`` are None for what concerns the collection. ``actor`` made the change.
+    """
+
+    org_id: str
+    seq: int
+    type: str
+    collection: str
+    record_id: str | None = None
+    record_version: int | None = None
+    actor: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

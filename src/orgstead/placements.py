@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from orgstead import names
 from orgstead.errors import BudgetExhausted, NotFound, PlacementMoved, UnknownPlan
-from orgstead.model import Cell, Organization, Placement, PlacementKind, SlotState
+from orgstead.model import Cell, Organization, Placement, PlacementKind, Slot, SlotState
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 
@@ -109,6 +109,21 @@ async def enter(
         raise PlacementMoved(retry_after=1)
     # Held now: either the limit is in the way, or the slot was opened since the first attempt.
     return await tx.adjust(tables.slots, *key, deltas=deltas, where=where, at_most=at_most)
+
+
+async def hold(tx: Transaction, space: Space) -> Slot:
+    """The space's slot, locked: until this transaction ends nobody else writes to the space, closes or moves it.
+
+    For writes that must know before they ``enter`` what is there: the last event's number, the usage, what they
+    replace. Raises ``PlacementMoved`` as ``enter`` does.
+    """
+    try:
+        slot = await tx.lock(tables.slots, space.org_id, space.epoch, 0)
+    except NotFound:
+        raise PlacementMoved(retry_after=1) from None
+    if slot.state is not SlotState.OPEN:
+        raise PlacementMoved(retry_after=1)
+    return slot
 
 
 def renamed(placement: Placement, space: str) -> Placement:

@@ -20,15 +20,33 @@ class Permission(StrEnum):
     REACTIVATE_ORGANIZATION = "organization.reactivate"
     CHANGE_PLAN = "organization.change_plan"
     READ_OPERATIONS = "operation.read"
+    READ_RECORDS = "record.read"
+    WRITE_RECORDS = "record.write"
+    DEFINE_COLLECTIONS = "collection.define"
     USE_OWN_ACCOUNT = "account.use"
 
 
-_EVERYONE = frozenset({Permission.READ_ORGANIZATION, Permission.READ_OPERATIONS, Permission.USE_OWN_ACCOUNT})
-_ADMINS = _EVERYONE | {Permission.UPDATE_ORGANIZATION, Permission.RENAME_ORGANIZATION}
+_EVERYONE = frozenset(
+    {
+        Permission.READ_ORGANIZATION,
+        Permission.READ_OPERATIONS,
+        Permission.READ_RECORDS,
+        Permission.USE_OWN_ACCOUNT,
+    }
+)
+_MEMBERS = _EVERYONE | {Permission.WRITE_RECORDS}
+"""Members work with the organization's data; viewers look at it."""
+
+_ADMINS = _MEMBERS | {
+    Permission.UPDATE_ORGANIZATION,
+    Permission.RENAME_ORGANIZATION,
+    # A schema or a unique field decides what everybody else may write, and an index what every write costs.
+    Permission.DEFINE_COLLECTIONS,
+}
 
 ALLOWED: Mapping[Role, frozenset[Permission]] = {
     Role.VIEWER: _EVERYONE,
-    Role.MEMBER: _EVERYONE,
+    Role.MEMBER: _MEMBERS,
     Role.ADMIN: _ADMINS,
     Role.OWNER: frozenset(Permission),
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
@@ -44,6 +44,10 @@ Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 Networks = Annotated[Texts, AfterValidator(_networks)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Port = Annotated[int, Field(ge=0, le=65535)]
+Limit = Annotated[int | None, Field(ge=0), BeforeValidator(lambda value: None if value == "" else value)]
+"""Empty text is None: neither an environment variable nor TOML can say that."""
+
+Rate = Annotated[float | None, Field(gt=0, le=1_000_000), BeforeValidator(lambda value: None if value == "" else value)]
 
 
 class Group(BaseModel):
@@ -95,6 +99,16 @@ class ManagementSettings(Group):
 
 class PlanSettings(Group):
     placement: PlacementKind = Field(description="Where organizations on this plan keep their data.")
+    max_records: Limit = Field(default=None, description="Records of an organization. Empty: no limit.")
+    max_bytes: Limit = Field(
+        default=None, description="Bytes of an organization's records, as compact JSON. Empty: no limit."
+    )
+    max_collections: Limit = Field(default=None, description="Collections of an organization. Empty: no limit.")
+    requests_per_second: Rate = Field(
+        default=None,
+        description="Requests of an organization a second, for each serving process; two seconds' worth may come at "
+        "once. Empty: no limit.",
+    )
 
 
 class JwtSettings(Group):
@@ -145,14 +159,63 @@ class LogSettings(Group):
     )
 
 
-DEFAULT_PLANS = MappingProxyType(
-    {"free": PlacementKind.POOLED, "pro": PlacementKind.POOLED, "enterprise": PlacementKind.DEDICATED}
+class RecordSettings(Group):
+    max_bytes: int = Field(
+        default=1_048_576, ge=1024, le=16_777_216, description="Largest record, in bytes of compact JSON."
+    )
+    unindexed: Literal["refuse", "limit"] = Field(
+        default="refuse",
+        description="What becomes of a query that would look at more than `records.max_examined` records because no "
+        "index serves it: refuse it with advice, or answer what was found so far with a cursor to go on.",
+    )
+    max_examined: int = Field(
+        default=10_000, ge=100, le=1_000_000, description="Records that one query may look at without returning them."
+    )
+    max_aggregated: int = Field(
+        default=200_000, ge=1000, le=100_000_000, description="Records that one aggregate may be made of."
+    )
+    events_kept_days: int = Field(default=7, ge=1, le=365, description="Days for which events of records are kept.")
+    require_if_match: bool = Field(
+        default=False,
+        description="Change and delete records only by the version that was read (`If-Match`, `if_version`).",
+    )
+    max_streams: int = Field(
+        default=200, ge=0, le=100_000, description="Event streams that one process holds open at once."
+    )
+    max_organization_streams: int = Field(
+        default=20, ge=0, le=100_000, description="How many of them one organization can have."
+    )
+
+
+DEFAULT_PLANS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "free": {
+            "placement": PlacementKind.POOLED,
+            "max_records": 10_000,
+            "max_bytes": 100 * 1_048_576,
+            "max_collections": 100,
+            "requests_per_second": 100,
+        },
+        "pro": {
+            "placement": PlacementKind.POOLED,
+            "max_records": 1_000_000,
+            "max_bytes": 10 * 1_073_741_824,
+            "max_collections": 1000,
+            "requests_per_second": 1000,
+        },
+        "enterprise": {"placement": PlacementKind.DEDICATED},
+    }
 )
 
 
 def _with_default_plans(value: Any) -> Any:
-    defaults: dict[str, Any] = {name: {"placement": kind} for name, kind in DEFAULT_PLANS.items()}
-    return {**defaults, **value} if isinstance(value, dict) else value
+    """The default plans, each with what is said of it, and those that are named beside them."""
+    if not isinstance(value, dict):
+        return value
+    plans: dict[str, Any] = {name: dict(plan) for name, plan in DEFAULT_PLANS.items()}
+    for name, plan in value.items():
+        plans[name] = {**plans.get(name, {}), **plan} if isinstance(plan, dict) else plan
+    return plans
 
 
 class Settings(BaseSettings):
@@ -207,6 +270,7 @@ class Settings(BaseSettings):
     passwords: PasswordSettings = PasswordSettings()
     sessions: SessionSettings = SessionSettings()
     placement: PlacementSettings = PlacementSettings()
+    records: RecordSettings = RecordSettings()
     log: LogSettings = LogSettings()
 
     @classmethod
@@ -301,7 +365,14 @@ def describe(model: type[BaseModel] = Settings, prefix: str = "") -> Iterator[Se
             )
 
 
-_KINDS: dict[Any, str] = {int: "integer", float: "number", str: "text", Path: "path", SecretStr: "secret"}
+_KINDS: dict[Any, str] = {
+    bool: "true or false",
+    int: "integer",
+    float: "number",
+    str: "text",
+    Path: "path",
+    SecretStr: "secret",
+}
 
 
 def _allowed(annotation: Any, metadata: list[Any]) -> str:

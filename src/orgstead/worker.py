@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from orgstead import idempotency, purging, resuming, sessions
+from orgstead import answers, feed, idempotency, purging, resuming, sessions
 from orgstead.errors import OrgsteadError
 from orgstead.storage.port import SystemScope
 
@@ -37,6 +37,8 @@ JOBS: tuple[tuple[str, Job, float], ...] = (
     ("resume operations", resuming.resume_due, 1.0),
     ("purge closed organizations", purging.purge_due, 60.0),
     ("expire", expire, 60.0),
+    ("expire record events", feed.forget_expired, 3600.0),
+    ("expire answers in spaces", answers.forget_expired, 3600.0),
 )
 """What is done, and how many seconds after the last time there was nothing left to do."""
 

@@ -7,13 +7,14 @@ policy is a difference between the two.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import httpx2
 from fastapi.routing import APIRoute
 
+from orgstead import placements
 from orgstead.api import application
 from orgstead.model import OrganizationStatus, Role
 from orgstead.policy import RANK
@@ -26,6 +27,9 @@ ACTIVE, SUSPENDED, CLOSED = OrganizationStatus.ACTIVE, OrganizationStatus.SUSPEN
 NEW_PASSWORD = "entirely new passphrase"
 MISSING = "01kcy7w2e4g8m3n5p7q9r1s3t5"
 """The random part of ids that nothing has."""
+
+COLLECTION, RECORD, EMPTY_COLLECTION = "invoices", "inv-1", "nothing"
+"""What the active organizations of a town have in their spaces."""
 
 _numbers = itertools.count(1)
 
@@ -59,6 +63,8 @@ async def founded(service: Service) -> Town:
     tokens = await service.client.post("/v1/auth/login", json=login)
     assert tokens.status_code == 200, tokens.text
     other = await service.organization(f"Birchfield {number}")
+    for standing in (own, other):
+        await _with_records(service, standing)
     suspended = await service.suspended(f"Cedarbrook {number}")
     closed = await service.closed(f"Dogwood {number}")
     return Town(
@@ -70,6 +76,16 @@ async def founded(service: Service) -> Town:
         refresh_token=tokens.json()["refresh_token"],
         operations={found.org_id: found.id for found in await service.rows(tables.operations)},
     )
+
+
+async def _with_records(service: Service, standing: Standing) -> None:
+    """A record, whose text is its organization's slug, and a collection without any."""
+    body = {"id": RECORD, "data": {"city": "Berlin", "total": 12, "note": standing.slug}}
+    path = f"{standing.path}/collections"
+    made = await service.ask("POST", f"{path}/{COLLECTION}/records", standing.owner, body)
+    assert made.status_code == 201, made.text
+    made = await service.ask("PUT", f"{path}/{EMPTY_COLLECTION}", standing.owner, {})
+    assert made.status_code == 201, made.text
 
 
 STRANGERS = ("nobody", "garbage", "expired")
@@ -201,6 +217,33 @@ def _operation(town: Town, about: Standing, actor: str) -> Call:
     return Call(path={"operation_id": town.operations[about.id]})
 
 
+def _invoice(body: dict[str, Any] | None = None, **query: str) -> Maker:
+    """About the collection and the record that every active organization of a town has."""
+
+    def make(town: Town, about: Standing, actor: str) -> Call:
+        path = {"organization_id": about.id, "collection": COLLECTION, "record_id": RECORD}
+        return Call(path=path, query=query, body=body)
+
+    return make
+
+
+def _new_collection(town: Town, about: Standing, actor: str) -> Call:
+    body = {"schema": {"type": "object"}, "indexes": [["city"]], "unique": [["sku"]]}
+    return Call(path={"organization_id": about.id, "collection": f"new_{next(_numbers)}"}, body=body)
+
+
+def _empty_collection(town: Town, about: Standing, actor: str) -> Call:
+    return Call(path={"organization_id": about.id, "collection": EMPTY_COLLECTION})
+
+
+def _batch(town: Town, about: Standing, actor: str) -> Call:
+    operations = [
+        {"op": "create", "collection": COLLECTION, "data": {"n": 1}},
+        {"op": "patch", "collection": COLLECTION, "id": RECORD, "data": {"n": 2}, "if_version": 1},
+    ]
+    return Call(path={"organization_id": about.id}, body={"operations": operations})
+
+
 def _refresh(town: Town, about: Standing, actor: str) -> Call:
     return Call(body={"refresh_token": town.refresh_token})
 
@@ -210,6 +253,10 @@ def _new_name() -> str:
 
 
 OWN = "/v1/organizations/{organization_id}"
+COLLECTIONS = OWN + "/collections"
+ONE_COLLECTION = COLLECTIONS + "/{collection}"
+RECORDS = ONE_COLLECTION + "/records"
+ONE_RECORD = RECORDS + "/{record_id}"
 _CHANGE = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
 
 ROUTES: dict[tuple[str, str], Entry] = {
@@ -234,6 +281,25 @@ ROUTES: dict[tuple[str, str], Entry] = {
     ("POST", OWN + "/suspend"): Entry(_by_id(), Role.OWNER),
     ("POST", OWN + "/reactivate"): Entry(_by_id(), Role.OWNER, {ACTIVE: 409, SUSPENDED: 200}),
     ("POST", OWN + "/restore"): Entry(_by_id(), Role.OWNER, {ACTIVE: 409, SUSPENDED: 409, CLOSED: 200}),
+    ("GET", OWN + "/usage"): Entry(_by_id(), Role.VIEWER),
+    ("GET", OWN + "/events"): Entry(_by_id(), Role.VIEWER),
+    ("GET", COLLECTIONS): Entry(_by_id(), Role.VIEWER),
+    ("GET", ONE_COLLECTION): Entry(_invoice(), Role.VIEWER),
+    ("PUT", ONE_COLLECTION): Entry(_new_collection, Role.ADMIN, {ACTIVE: 201}),
+    ("DELETE", ONE_COLLECTION): Entry(_empty_collection, Role.ADMIN, {ACTIVE: 204}),
+    ("POST", RECORDS): Entry(_invoice({"data": {"city": "Bonn"}}), Role.MEMBER, {ACTIVE: 201}),
+    ("GET", RECORDS): Entry(_invoice(), Role.VIEWER),
+    ("GET", RECORDS + ":count"): Entry(_invoice(), Role.VIEWER),
+    ("POST", RECORDS + ":batchGet"): Entry(_invoice({"ids": ["inv-1", "missing"]}), Role.VIEWER),
+    ("GET", ONE_RECORD): Entry(_invoice(), Role.VIEWER),
+    ("PUT", ONE_RECORD): Entry(_invoice({"data": {"city": "Kiel"}}), Role.MEMBER),
+    ("PATCH", ONE_RECORD): Entry(_invoice({"data": {"city": None}}), Role.MEMBER),
+    ("DELETE", ONE_RECORD): Entry(_invoice(), Role.MEMBER, {ACTIVE: 204}),
+    ("POST", OWN + "/records:batch"): Entry(_batch, Role.MEMBER),
+    ("POST", ONE_COLLECTION + "/query"): Entry(
+        _invoice({"where": {"field": "city", "eq": "Berlin"}, "order": ["-total"]}), Role.VIEWER
+    ),
+    ("POST", ONE_COLLECTION + "/aggregate"): Entry(_invoice({"measures": {"n": {"count": True}}}), Role.VIEWER),
     ("GET", "/v1/operations/{operation_id}"): Entry(_operation, Role.VIEWER),
     ("GET", "/openapi.json"): Entry(_plain),
     ("GET", "/docs"): Entry(_plain),
@@ -274,7 +340,7 @@ def missing(call: Call) -> Call:
     nothing = {"organization_id": f"org_{MISSING}", "operation_id": f"op_{MISSING}"}
     return replace(
         call,
-        path={name: nothing[name] for name in call.path},
+        path={name: nothing.get(name, value) for name, value in call.path.items()},
         query=dict.fromkeys(call.query, "elsewhere"),
     )
 
@@ -332,12 +398,20 @@ def assert_nothing_of_others(town: Town, actor: str, answer: httpx2.Response) ->
 
 
 async def state(town: Town) -> dict[str, list[Any]]:
-    """Every row of the directory."""
-    return await town.service.app.storage.read(SCOPE, _state)
+    """Every row of the directory, and of the organizations' spaces."""
+    storage = town.service.app.storage
+    found = await storage.read(SCOPE, _state, tables.DIRECTORY)
+    for table in tables.SPACE:
+        found[table.name] = []
+    for placement in found["placements"]:
+        rows = await storage.read(placements.space_of(placement), _state, tables.SPACE)
+        for name in rows:
+            found[name] += rows[name]
+    return found
 
 
-async def _state(tx: Transaction) -> dict[str, list[Any]]:
-    return {table.name: await _all(tx, table) for table in tables.DIRECTORY}
+async def _state(tx: Transaction, which: Sequence[Table[Any]]) -> dict[str, list[Any]]:
+    return {table.name: await _all(tx, table) for table in which}
 
 
 async def _all(tx: Transaction, table: Table[Any]) -> list[Any]:

@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from orgstead.app import App
-from orgstead.settings import Settings
-from tests.engines import Database, new_database
+from orgstead.settings import DEFAULT_PLANS, Settings
+from tests.engines import Database, empty_database
 from tests.watch import Watch
 
 CHEAP = {"memory_kib": 8192, "iterations": 1}
+UNHURRIED = {plan: {"requests_per_second": None} for plan in DEFAULT_PLANS}
+"""The plans without their request rates: tests ask as fast as they can."""
+
 SIGNUP_TOKEN = "sign-up-token-of-the-tests"
 
 
@@ -26,6 +29,7 @@ def settings_for(database: Database, folder: Path, **changes: Any) -> Settings:
         "secret_key": secrets.token_urlsafe(48),
         "passwords": CHEAP,
         "http": {"allowed_hosts": ["test"]},
+        "plans": UNHURRIED,
     }
     return Settings.model_validate({**values, **changes})
 
@@ -33,7 +37,7 @@ def settings_for(database: Database, folder: Path, **changes: Any) -> Settings:
 @asynccontextmanager
 async def new_app(engine: str, watch: Watch, **changes: Any) -> AsyncIterator[App]:
     """An App that is ready to serve a new, empty database of the engine; no background loops run."""
-    async with new_database(engine) as database:
+    async with empty_database(engine) as database:
         with tempfile.TemporaryDirectory(prefix="orgstead-") as folder:
             app = await App.open(settings_for(database, Path(folder), **changes), clock=watch)
             try:

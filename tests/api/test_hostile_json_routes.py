@@ -27,6 +27,15 @@ SEEN = "canary-of-the-input"
 DOCUMENT: dict[str, Any] = application.openapi()
 
 
+CARRYING_RECORDS = {
+    ("POST", matrix.RECORDS),
+    ("PUT", matrix.ONE_RECORD),
+    ("PATCH", matrix.ONE_RECORD),
+    ("POST", matrix.OWN + "/records:batch"),
+}
+"""Routes whose bodies may be as large as a record."""
+
+
 def routes() -> pytest.MarkDecorator:
     return pytest.mark.parametrize("key", KEYS, ids=map(name_of, KEYS))
 
@@ -87,6 +96,13 @@ def objects(schema: dict[str, Any], at: tuple[str, ...] = ()) -> Iterator[tuple[
             yield from objects(resolved(member), (*at, name))
 
 
+def offered(schema: dict[str, Any], place: tuple[str, ...]) -> set[str]:
+    """The members that the object at the place may have."""
+    for name in place:
+        schema = resolved(schema["properties"][name])
+    return set(schema["properties"])
+
+
 def with_value(body: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
     """The body with another value at the place."""
     changed = copy.deepcopy(body)
@@ -113,12 +129,14 @@ async def test_hostile_bodies_are_refused_before_the_route(town: Town, key: Key)
     """Each with the status that its cause has, whatever the route; nothing happens, and nothing comes back."""
     call = call_of(town, key)
     before = await matrix.state(town)
-    for case in hostile_json.CASES:
+    for case in (*hostile_json.CASES, *hostile_json.LARGE_CASES):
         headers = {name.lower(): value for name, value in case.headers}
         if case.content_type is not None:
             headers["content-type"] = case.content_type
         answer = await post(town, key, call, case.body, **headers)
-        assert answer.status_code in case.statuses, f"{case.name}: {answer.status_code} {answer.text}"
+        carries_records = key in CARRYING_RECORDS and case.name in hostile_json.WITH_RECORDS
+        statuses = {400, 422} if carries_records else case.statuses
+        assert answer.status_code in statuses, f"{case.name}: {answer.status_code} {answer.text}"
         assert not any(part in answer.content for part in echo(case.body)), case.name
     assert await matrix.state(town) == before
 
@@ -166,7 +184,7 @@ async def test_members_that_are_not_offered_are_refused(town: Town, key: Key) ->
     before = await matrix.state(town)
     schema = body_schema(key)
     for place in objects(schema):
-        for name in NOT_OFFERED.split():
+        for name in set(NOT_OFFERED.split()) - offered(schema, place):
             body = with_value(schema["examples"][0], (*place, name), SEEN)
             answer = await post(town, key, replace(call_of(town, key), body=body))
             assert answer.status_code == 422, f"{name}: {answer.text}"

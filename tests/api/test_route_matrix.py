@@ -181,8 +181,16 @@ async def test_a_foreign_id_in_the_query_is_refused_or_means_nothing(town: Town,
     _assert_only_changed(town, "owner", before, await matrix.state(town))
 
 
-@routes(matrix.with_body())
-@pytest.mark.parametrize("name", NAMES_OF_IDS)
+IN_BODIES = [
+    (key, name)
+    for key in matrix.with_body()
+    for name in NAMES_OF_IDS
+    # What a record is called is its organization's own choice: test_an_id_of_another_organization_is_no_other_id.
+    if (*key, name) != ("POST", matrix.RECORDS, "id")
+]
+
+
+@pytest.mark.parametrize(("key", "name"), IN_BODIES, ids=[f"{name_of(key)} {name}" for key, name in IN_BODIES])
 async def test_a_foreign_id_in_the_body_is_refused(shared: Town, key: Key, name: str) -> None:
     """Where a body may name an organization (logging in), another's is answered as one that is not there."""
     call = _calls(shared, key, "owner")
@@ -198,6 +206,17 @@ async def test_a_foreign_id_in_the_body_is_refused(shared: Town, key: Key, name:
         assert answer.status_code == 422
     matrix.assert_nothing_of_others(shared, "owner", answer)
     assert await matrix.state(shared) == before
+
+
+async def test_an_id_of_another_organization_is_no_other_id(town: Town) -> None:
+    """What a record is called is its organization's own choice, and leads nowhere else."""
+    key = ("POST", matrix.RECORDS)
+    call = _calls(town, key, "owner")
+    assert call.body is not None
+    before = await matrix.state(town)
+    answer = await send(town, key, replace(call, body={**call.body, "id": town.other.id}), town.own.owner.headers)
+    assert answer.status_code == 201, answer.text
+    _assert_only_changed(town, "owner", before, await matrix.state(town))
 
 
 # --- methods ----------------------------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from orgstead.cli.errors import UsageError
-from orgstead.cli.output import FORMULA_STARTS, TABLE_SAMPLE, Format, Options, Output
+from orgstead.cli.output import TABLE_SAMPLE, Format, Options, Output
 from orgstead.cli.progress import progress
+from orgstead.csv_cells import FORMULA_STARTS
 
 pytestmark = pytest.mark.anyio
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from orgstead.errors import AlreadyExists
-from orgstead.storage.port import Scope, Storage, Table, Transaction
+from orgstead.storage.port import Scope, Storage, Table, Transaction, total_order
 from tests.contract.broken_units import Sound, Verbs, Work
 
 # --- values ---------------------------------------------------------------------------------------------------------
@@ -136,3 +136,26 @@ class PagesForgetDescending(Sound):
     class verbs(Verbs):  # noqa: N801
         async def page(self, table: Table[Any], *args: Any, order: Sequence[str] = (), **kwargs: Any) -> list[Any]:
             return await self.tx.page(table, *args, order=[column.lstrip("-") for column in order], **kwargs)
+
+
+class PagesIncludeTheirEnd(Sound):
+    """Promise 7: ``until`` is taken for the last value of the list."""
+
+    class verbs(Verbs):  # noqa: N801
+        async def page(self, table: Table[Any], *args: Any, until: Any = None, **kwargs: Any) -> list[Any]:
+            rows = await self.tx.page(table, *args, **kwargs)
+            if until is None:
+                return rows
+            column = total_order(table, kwargs.get("order", ()))[0]
+            name, down = column.lstrip("-"), column.startswith("-")
+            values = [(row, getattr(row, name)) for row in rows]
+            return [row for row, value in values if value is not None and (value >= until if down else value <= until)]
+
+
+class RemovesWhatIsThere(Sound):
+    """``remove_many`` forgives what is missing."""
+
+    class verbs(Verbs):  # noqa: N801
+        async def remove_many(self, table: Table[Any], keys: Sequence[tuple[Any, ...]]) -> None:
+            for key in keys:
+                await self.tx.take(table, **dict(zip(table.key, key, strict=True)))

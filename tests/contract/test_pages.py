@@ -10,7 +10,7 @@ import pytest
 
 from orgstead.model import OperationState, PlacementKind
 from orgstead.storage.port import OrgScope, Scope, Storage, Table, total_order
-from orgstead.storage.tables import TABLES, memberships, operations, organizations, records
+from orgstead.storage.tables import TABLES, index_entries, memberships, operations, organizations, records
 from tests.contract.work import KINDS, SYSTEM, add_all, do, home, look, places
 from tests.rows import MORNING, key_of, org_id, sample, token
 
@@ -216,6 +216,57 @@ async def test_p07_a_mark_of_another_order_is_a_mistake(storage: Storage, after:
     """Promise 7: ``after`` holds one value for each column of the total order."""
     with pytest.raises(ValueError, match="after"):
         await look(storage, OrgScope(org_id()), "page", memberships, after=after, limit=1)
+
+
+@pytest.mark.parametrize("order", [order for order in ORDERS if order], ids=",".join)
+async def test_p07_a_list_ends_where_it_is_told(storage: Storage, order: tuple[str, ...]) -> None:
+    """Promise 7: ``until`` ends a list before its value, in either direction, wherever it began, with None first."""
+    org = org_id()
+    rows = crowd(org)
+    await storage.run(OrgScope(org), add_all, operations, rows)
+    expected = by(operations, order, rows)
+    first, down = order[0].lstrip("-"), order[0].startswith("-")
+    for until in {getattr(row, first) for row in rows} - {None}:
+        inside = [row for row in expected if (value := getattr(row, first)) is None or (value < until) is not down]
+        inside = [row for row in inside if getattr(row, first) != until and not (down and getattr(row, first) is None)]
+        for scope, where in ((OrgScope(org), {}), (SYSTEM, {"org_id": org})):
+            for begin in (0, 1, len(rows) // 2):
+                after = mark(operations, order, expected[begin - 1]) if begin else None
+                found = await look(
+                    storage, scope, "page", operations, where, order=order, after=after, until=until, limit=100
+                )
+                assert found == inside[begin:]
+            limited = await look(storage, scope, "page", operations, where, order=order, until=until, limit=2)
+            assert limited == inside[:2]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_p07_a_list_of_keys_is_bounded_on_both_sides(storage: Storage, kind: PlacementKind) -> None:
+    """Promise 7: between two texts that need not be there, by code point, behind fixed columns, in both directions."""
+    org = org_id()
+    space = await home(storage, index_entries, org, kind)
+    given: dict[str, Any] = {"collection": "notes", "number": 1}
+    rows = [sample(index_entries, org, **given, key=word) for word in WORDS]
+    others = [sample(index_entries, org, **{**given, "number": 2}, key=word) for word in WORDS]
+    await storage.run(space, add_all, index_entries, rows + others)
+    bounds = (("", "b"), ("A", "\uffff"), ("a", "ab"), ("9", "9\x7f"), ("z", "\U0010ffff"), ("b", "b"), ("z", "a"))
+    for low, high in bounds:
+        expected = [row for row in by(index_entries, ("key",), rows) if low < row.key < high]
+        for order, begin, end in (("key", low, high), ("-key", high, low)):
+            after = [begin, org, "notes", 1]
+            found = await look(
+                storage, space, "page", index_entries, given, order=[order], after=after, until=end, limit=100
+            )
+            assert found == expected[:: -1 if order == "-key" else 1]
+
+
+@pytest.mark.parametrize(("where", "order"), [({}, ()), ({}, ("org_id",)), ({"kind": "x"}, ("-kind", "id"))])
+async def test_p07_a_column_of_one_value_is_not_bounded(
+    storage: Storage, where: dict[str, Any], order: tuple[str, ...]
+) -> None:
+    """Promise 7: where the scope or ``where`` fixes the first column of the order, ``until`` is a mistake."""
+    with pytest.raises(ValueError, match="end"):
+        await look(storage, OrgScope(org_id()), "page", operations, where, order=order, until="x", limit=1)
 
 
 def test_p07_the_total_order_ends_with_the_key() -> None:

@@ -139,6 +139,18 @@ async def test_p04_remove_of_another_organization(storage: Storage, table: Table
 
 
 @every_scoped_table
+async def test_p04_remove_many_of_another_organization(
+    storage: Storage, table: Table[Any], kind: PlacementKind
+) -> None:
+    """Promise 4: one row of another organization among ours raises ``NotFound``, and none is removed."""
+    of = await pair(storage, table, kind)
+    for rows in ((of.ours, of.theirs), (of.theirs, of.ours)):
+        with pytest.raises(NotFound):
+            await do(storage, of.us, "remove_many", table, [key_of(table, row) for row in rows])
+    await assert_untouched(storage, table, of)
+
+
+@every_scoped_table
 async def test_p04_take_of_another_organization(storage: Storage, table: Table[Any], kind: PlacementKind) -> None:
     """Promise 4: ``take`` finds nothing to take, by key and by every unique constraint."""
     of = await pair(storage, table, kind)
@@ -244,6 +256,7 @@ def _verbs(table: Table[Any], row: Any) -> dict[str, Any]:
         "find_many": lambda tx: tx.find_many(table, [key]),
         "replace": lambda tx: tx.replace(table, row),
         "remove": lambda tx: tx.remove(table, *key),
+        "remove_many": lambda tx: tx.remove_many(table, [key]),
         "lock": lambda tx: tx.lock(table, *key),
         "take": lambda tx: tx.take(table, **where),
         "adjust": lambda tx: tx.adjust(table, *key, deltas={number: 1}),
@@ -261,7 +274,8 @@ def _foreign(scope: Scope) -> list[Table[Any]]:
     return [table for table in TABLES if table.home is Home.DIRECTORY]
 
 
-VERBS = ["add", "get", "find", "find_many", "replace", "remove", "lock", "take", "adjust", "page", "aggregate"]
+VERBS = ["add", "get", "find", "find_many", "replace", "remove", "remove_many", "lock", "take", "adjust", "page"]
+VERBS += ["aggregate"]
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -118,6 +118,10 @@ CASES: list[tuple[type[Sound], Check, dict[str, Any]]] = [
         test_pages.test_p07_nothing_is_skipped_or_repeated_while_others_write,
         {"order": ("created_at",)},
     ),
+    (values.PagesIncludeTheirEnd, test_pages.test_p07_a_list_ends_where_it_is_told, {"order": ("created_at",)}),
+    (values.PagesIncludeTheirEnd, test_pages.test_p07_a_list_ends_where_it_is_told, {"order": ("-error",)}),
+    (values.RemovesWhatIsThere, test_verbs.test_many_rows_are_removed_or_none, IN_MEMBERSHIPS),
+    (values.RemovesWhatIsThere, test_scope.test_p04_remove_many_of_another_organization, IN_MEMBERSHIPS),
     # promise 9
     (spaces.ClosesOneSlot, test_spaces.test_p09_close_keeps_every_writer_out, {"kind": POOLED}),
     (spaces.ClosesOneSlot, test_concurrency.test_race_of_writers_with_a_closing_space, {"kind": DEDICATED}),

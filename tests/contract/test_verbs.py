@@ -366,6 +366,27 @@ async def test_many_rows_are_replaced_or_none(storage: Storage) -> None:
     assert sorted(await rows_of(storage, OrgScope(org), operations), key=repr) == sorted(rows, key=repr)
 
 
+@every_table
+async def test_many_rows_are_removed_or_none(storage: Storage, table: Table[Any], kind: PlacementKind) -> None:
+    """``remove_many``: where one is not there, ``NotFound`` and none is removed; else all of them, and no other."""
+    many = 1 if table.scope and table.key == (table.scope,) else 1100 if table is audit_entries else 20
+    org = org_id()
+    scope = await scope_of(storage, table, org, kind)
+    rows = [sample(table, org) for _ in range(many)]
+    await do(storage, scope, "add_many", table, rows)
+    keys = [key_of(table, row) for row in rows]
+    missing = key_of(table, sample(table, org_id() if many == 1 else org))
+    for wanted in ([*keys, missing], [missing, *keys]):
+        with pytest.raises(NotFound):
+            await do(storage, scope, "remove_many", table, wanted)
+    assert len(await look(storage, scope, "find_many", table, keys[:1000])) == min(many, 1000)
+    await do(storage, scope, "remove_many", table, [])
+    await do(storage, scope, "remove_many", table, keys[1:])
+    assert await look(storage, scope, "find_many", table, keys[:1000]) == rows[:1]
+    await do(storage, scope, "remove_many", table, keys[:1])
+    assert await look(storage, scope, "find", table, **key_where(table, rows[0])) is None
+
+
 async def test_many_keys_of_no_constraint(storage: Storage) -> None:
     """``find_many``: a constraint that the table does not have is a mistake of the program."""
     with pytest.raises(ValueError, match="no unique constraint"):

@@ -3,7 +3,7 @@
     python -m tests.crash.program TASK [PLAN [MUTATION]]
 
 The database is the one that the environment variables of the settings name. ``TASK`` is ``create``, ``rename``,
-``delete``, ``churn`` (all of them, again and again, until killed) or ``recover``. Each line of the output is one JSON
+``delete``, ``define``, ``churn`` (again and again, until killed) or ``recover``. Each line of the output is one JSON
 list: what happened, and to what. A pipe keeps what a killed process wrote.
 """
 
@@ -12,18 +12,29 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from itertools import count
 
 import orjson
 
-from orgstead import creation, organizations, purging, renaming
+from orgstead import (
+    creation,
+    organizations,
+    purging,
+    record_batches,
+    record_collections,
+    record_definitions,
+    records,
+    renaming,
+)
 from orgstead.app import App
 from orgstead.config import load
 from orgstead.creation import NewOrganization
 from orgstead.errors import NotFound, PlacementMoved
+from orgstead.model import Placement
+from orgstead.placements import space_of
 from orgstead.renaming import NewName
 from tests import apps
 from tests.crash.mutations import MUTATIONS
@@ -43,8 +54,9 @@ def tell(*what: str) -> None:
 class Writers:
     """Tasks that add records to organizations through the fence, and tell which were acknowledged."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, put: Callable[[App, Placement, str], Awaitable[None]]) -> None:
         self._app = app
+        self._put = put
         self._numbers = count(1)
         self._awaited: dict[asyncio.Task[None] | None, asyncio.Event] = {}
         self._running: dict[str, list[asyncio.Task[None]]] = {}
@@ -76,7 +88,7 @@ class Writers:
         while True:
             number = next(self._numbers)
             try:
-                await apps.write(self._app, where, f"{os.getpid()}-{number}")
+                await self._put(self._app, where, f"{os.getpid()}-{number}")
             except PlacementMoved:
                 try:
                     where = await apps.placement(self._app, org_id)
@@ -103,6 +115,23 @@ async def create(app: App, writers: Writers, name: str, plan: str) -> str:
     return found.organization.id
 
 
+async def create_record(app: App, where: Placement, id: str) -> None:
+    """Add a record as the product does: with its entries in the indexes of its collection."""
+    data = apps.record(where.org_id, id).data
+    terms = record_batches.terms_of(app.settings, "enterprise", apps.TESTER, app.clock())
+    await app.cell(where.cell).run(space_of(where), records.create, space_of(where), "notes", data, terms, id=id)
+
+
+async def define(app: App, org_id: str) -> None:
+    """Another index instead of the one that there is, over more records than one batch."""
+    tell("defining", org_id)
+    terms = record_batches.terms_of(app.settings, "enterprise", apps.TESTER, app.clock())
+    definition = record_definitions.parse(indexes=[["-/id"]])
+    where = await apps.placement(app, org_id)
+    await record_collections.define(app, where, "notes", definition, terms, apps.TESTER)
+    tell("defined", org_id)
+
+
 async def rename(app: App, org_id: str, name: str) -> None:
     tell("renaming", org_id, name)
     found, _ = await renaming.rename(app, org_id, NewName(name=name), apps.TESTER)
@@ -127,6 +156,13 @@ async def churn(app: App, writers: Writers) -> None:
             await writers.end()
 
 
+TASKS: dict[str, Callable[[App, str], Awaitable[None]]] = {
+    "rename": lambda app, org_id: rename(app, org_id, "Renamed"),
+    "delete": delete,
+    "define": define,
+}
+
+
 @asynccontextmanager
 async def opened() -> AsyncIterator[App]:
     app = await App.open(load(environ=os.environ).settings)
@@ -138,7 +174,7 @@ async def main(task: str, plan: str = "free", mutation: str = "none") -> None:
     mutate: Callable[[], None] = MUTATIONS[mutation]
     mutate()
     async with opened() as app:
-        writers = Writers(app)
+        writers = Writers(app, create_record if task == "define" else apps.write)
         if task == "recover":
             await apps.recover(app)
         elif task == "churn":
@@ -148,7 +184,7 @@ async def main(task: str, plan: str = "free", mutation: str = "none") -> None:
         else:
             org_id = await app.storage.read(apps.SCOPE, organizations.resolve, "target")
             await writers.begin(org_id)
-            await (rename(app, org_id, "Renamed") if task == "rename" else delete(app, org_id))
+            await TASKS[task](app, org_id)
         await writers.write_on()
         tell("done")
         await writers.end()

@@ -14,7 +14,7 @@ from orgstead.storage import describe
 from tests import apps
 from tests.crash.history import History, violations
 from tests.crash.processes import program
-from tests.engines import Database, new_database, selected
+from tests.engines import Database, empty_database, selected
 from tests.support import EVERYTHING
 
 pytestmark = pytest.mark.anyio
@@ -27,7 +27,7 @@ LINES = 300
 @pytest.mark.parametrize("engine", selected())
 async def test_one_database_outlives_death_after_death(engine: str, seed: int) -> None:
     chance, history = random.Random(seed), History()
-    async with new_database(engine) as database:
+    async with empty_database(engine) as database:
         async with apps.opened(database):
             pass  # migrated
         for _ in range(TIMES):
@@ -42,7 +42,7 @@ async def test_files_copied_at_any_instant_open_and_hold_what_was_acknowledged(
     engine: str, seed: int, tmp_path: Path
 ) -> None:
     chance, history = random.Random(seed), History()
-    async with new_database(engine) as database:
+    async with empty_database(engine) as database:
         place = describe(database.url)
         if place.folder is None:
             return  # a server keeps the files

@@ -9,15 +9,24 @@ from datetime import timedelta
 
 import pytest
 
-from orgstead import failpoints, operations, placements
+from orgstead import (
+    failpoints,
+    operations,
+    placements,
+    record_batches,
+    record_collections,
+    record_definitions,
+    record_import,
+)
 from orgstead.app import App
 from orgstead.model import PlacementKind
+from orgstead.record_import import Line
 from orgstead.storage import tables
 from orgstead.storage.port import Transaction
 from tests import apps
 from tests.crash.history import History, violations
 from tests.crash.processes import program
-from tests.engines import Database, new_database, selected
+from tests.engines import Database, empty_database, selected
 from tests.support import sample
 
 pytestmark = pytest.mark.anyio
@@ -73,6 +82,19 @@ TASKS: dict[tuple[str, str], list[tuple[str, list[str]]]] = {
         ("delete.mid_purge", ["delete.after_drop"]),
         ("delete.after_drop", []),
     ],
+    ("define", POOLED): (
+        defining := [
+            (
+                "define.after_announce",
+                ["define.mid_build", "define.after_build", "define.after_settle", "define.mid_sweep"],
+            ),
+            ("define.mid_build", ["define.mid_build", "define.after_build", "define.after_settle", "define.mid_sweep"]),
+            ("define.after_build", ["define.after_settle", "define.mid_sweep"]),
+            ("define.after_settle", ["define.mid_sweep"]),
+            ("define.mid_sweep", ["define.mid_sweep"]),
+        ]
+    ),
+    ("define", DEDICATED): defining,
 }
 """(task, plan) -> its failpoints in order, each with those that its recovery passes."""
 
@@ -93,18 +115,19 @@ TWICE = [
 
 def test_every_failpoint_of_an_operation_is_tried() -> None:
     tried = {kill.point for kill in ONCE if kill.point}
-    assert tried == {name for name in failpoints.NAMES if not name.startswith("idempotency.")}
+    elsewhere = ("idempotency.", "import.")  # the latter in tests/use_cases/test_archives.py, which makes archives
+    assert tried == {name for name in failpoints.NAMES if not name.startswith(elsewhere)}
 
 
 @pytest.mark.parametrize("kill", sample("kills at a failpoint", ONCE, 6), ids=str)
 async def test_a_death_at_any_failpoint_is_recovered_from(kill: Kill) -> None:
-    async with new_database(kill.engine) as database:
+    async with empty_database(kill.engine) as database:
         assert await survived(database, kill) == []
 
 
 @pytest.mark.parametrize("kill", sample("kills of a recovery", TWICE, 2), ids=str)
 async def test_a_death_while_recovering_is_recovered_from(kill: Kill) -> None:
-    async with new_database(kill.engine) as database:
+    async with empty_database(kill.engine) as database:
         assert await survived(database, kill) == []
 
 
@@ -121,7 +144,7 @@ async def test_a_death_while_recovering_is_recovered_from(kill: Kill) -> None:
 async def test_the_suite_finds_a_missing_safeguard(
     engine: str, mutation: str, task: str, plan: str, point: str | None
 ) -> None:
-    async with new_database(engine) as database:
+    async with empty_database(engine) as database:
         assert await survived(database, Kill(engine, task, plan, point), mutation)
 
 
@@ -133,7 +156,7 @@ async def survived(database: Database, kill: Kill, mutation: str = "none") -> li
     history = History()
     async with apps.opened(database) as app:
         if kill.task != "create":
-            await set_up(app, kill.plan, history)
+            await set_up(app, kill.plan, history, indexed=kill.task == "define")
     run_until(kill.point, history, database, kill.task, kill.plan, mutation)
     if kill.again:
         run_until(kill.again, history, database, "recover")
@@ -148,12 +171,20 @@ async def survived(database: Database, kill: Kill, mutation: str = "none") -> li
         return found
 
 
-async def set_up(app: App, plan: str, history: History) -> None:
+async def set_up(app: App, plan: str, history: History, *, indexed: bool = False) -> None:
     located = await apps.created(app, "Target", plan)
     assert (located.placement.kind is PlacementKind.POOLED) == (plan == POOLED)
     org_id = located.organization.id
     history.note("created", "Target", org_id, located.organization.slug)
-    await app.storage.run(placements.space_of(located.placement), _fill, org_id)
+    if indexed:
+        terms = record_batches.terms_of(app.settings, "enterprise", apps.TESTER, app.clock())
+        definition = record_definitions.parse(indexes=[["text"]])
+        await record_collections.define(app, located.placement, "notes", definition, terms, apps.TESTER)
+        lines = [Line(n, apps.record(org_id, f"before-{n}").data, f"before-{n}") for n in range(BEFORE)]
+        async for _ in record_import.import_records(app, located.placement, "notes", lines, terms):
+            pass
+    else:
+        await app.storage.run(placements.space_of(located.placement), _fill, org_id)
     history.written[org_id] = {f"before-{number}" for number in range(BEFORE)}
 
 

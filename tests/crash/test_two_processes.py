@@ -23,7 +23,7 @@ from tests import apps
 from tests.crash.history import History, violations
 from tests.crash.processes import program
 from tests.crash.test_failpoints import DEDICATED, ONCE, POOLED, Kill, run_until, set_up
-from tests.engines import Database, new_database, selected
+from tests.engines import Database, empty_database, selected
 from tests.support import EVERYTHING, sample
 
 pytestmark = pytest.mark.anyio
@@ -100,7 +100,7 @@ class Survivor:
 
 @pytest.mark.parametrize("kill", sample("one of two processes killed", LEFT, 4), ids=str)
 async def test_the_other_process_takes_over_when_the_lease_ends(kill: Kill) -> None:
-    async with new_database(kill.engine) as database:
+    async with empty_database(kill.engine) as database:
         if not describe(database.url).concurrent:
             await assert_one_process_only(database)
             return
@@ -142,7 +142,7 @@ async def assert_one_process_only(database: Database) -> None:
 @pytest.mark.parametrize("plan", [POOLED, DEDICATED])
 async def test_of_two_who_want_to_take_over_one_does(engine: str, plan: str) -> None:
     """The survivors race for what the dead one left: it is driven once, and nobody sees it done twice."""
-    async with new_database(engine) as database:
+    async with empty_database(engine) as database:
         if not describe(database.url).concurrent:
             await assert_one_process_only(database)
             return
@@ -164,7 +164,7 @@ async def test_two_processes_at_work_outlive_each_other(engine: str, seed: int) 
     """Both create, rename and delete; at any instant one is killed, the other goes on until it is killed, too."""
     chance = random.Random(seed)
     history = History()
-    async with new_database(engine) as database:
+    async with empty_database(engine) as database:
         if not describe(database.url).concurrent:
             await assert_one_process_only(database)
             return
@@ -186,7 +186,7 @@ async def test_a_stalled_process_that_was_overtaken_changes_nothing_more(engine:
     """It is held, not killed: when it wakes up its lease is another's, and what it had begun is done once."""
     chance = random.Random(seed)
     history = History()
-    async with new_database(engine) as database:
+    async with empty_database(engine) as database:
         if not describe(database.url).concurrent:
             await assert_one_process_only(database)
             return

@@ -72,18 +72,47 @@ def server() -> Server:
     return Server(_kept(secantusdb()), real=False)
 
 
+def create_database() -> str:
+    """The URL of an empty database, which the first write to it makes."""
+    return server().url(f"{_PREFIX}_{next(_numbers)}")
+
+
+async def drop_database(url: str) -> None:
+    """Remove what was written to the database and to the one of its spaces."""
+    async with _client() as client:
+        for name in _names(url):
+            await client.drop_database(name)
+
+
 @asynccontextmanager
 async def new_database() -> AsyncIterator[str]:
-    """The URL of a new, empty database."""
-    found = server()
-    name = f"{_PREFIX}_{next(_numbers)}"
+    """``create_database``, removed again at the end of the block."""
+    url = create_database()
     try:
-        yield found.url(name)
+        yield url
     finally:
-        client: pymongo.AsyncMongoClient[dict[str, object]] = pymongo.AsyncMongoClient(found.uri)
-        async with client:
-            for database in (name, f"{name}_data"):
-                await client.drop_database(database)
+        await drop_database(url)
+
+
+async def empty(url: str) -> None:
+    """Remove every document and every dedicated space of a database; its collections and their indexes stay."""
+    async with _client() as client:
+        for database in map(client.get_database, _names(url)):
+            for collection in await database.list_collection_names():
+                if collection.startswith("org_"):
+                    await database.drop_collection(collection)
+                elif collection != "schema_migrations":
+                    await database[collection].delete_many({})
+
+
+def _client() -> pymongo.AsyncMongoClient[dict[str, object]]:
+    return pymongo.AsyncMongoClient(server().uri)
+
+
+def _names(url: str) -> tuple[str, str]:
+    """The database of the directory, and that of the spaces."""
+    name = urlsplit(url).path.removeprefix("/")
+    return name, f"{name}_data"
 
 
 # --- starting -------------------------------------------------------------------------------------------------------

@@ -267,15 +267,49 @@ def run() -> Run:
     return this
 
 
-@asynccontextmanager
-async def new_database() -> AsyncIterator[tuple[str, str]]:
-    """A new, empty database: its URL for the application's role and for its owner."""
+async def create_database() -> tuple[str, str]:
+    """Make an empty database: its URL for the application's role and for its owner."""
     this = run()
     await this.make_roles()
     name = f"{this.prefix}_{secrets.token_hex(6)}"
     # template0 is the same on every server; its copy is written to the log, so that no checkpoint is waited for.
     await this.execute(f'CREATE DATABASE "{name}" OWNER "{this.owner}" TEMPLATE template0 STRATEGY WAL_LOG')
+    return this.url(this.role, name), this.url(this.owner, name)
+
+
+async def drop_database(url: str) -> None:
+    """Remove what ``create_database`` made."""
+    name = urlsplit(url).path.removeprefix("/")
+    await run().execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@asynccontextmanager
+async def new_database() -> AsyncIterator[tuple[str, str]]:
+    """``create_database``, removed again at the end of the block."""
+    urls = await create_database()
     try:
-        yield this.url(this.role, name), this.url(this.owner, name)
+        yield urls
     finally:
-        await this.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        await drop_database(urls[0])
+
+
+_EMPTY = """
+DO $$ DECLARE name text; BEGIN
+  FOR name IN SELECT nspname FROM pg_namespace WHERE nspname LIKE 'org\\_%' LOOP
+    EXECUTE format('DROP SCHEMA %I CASCADE', name);
+  END LOOP;
+  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'orgstead' AND tablename <> 'schema_migrations' LOOP
+    EXECUTE format('DELETE FROM orgstead.%I', name);
+  END LOOP;
+END $$
+"""
+
+
+async def empty(migration_url: str) -> None:
+    """Remove every row and every dedicated space of a database, as its owner; the schema stays."""
+    connection = await asyncpg.connect(migration_url, timeout=_STARTING_SECONDS)
+    try:
+        await connection.execute("SET app.system = 'on'")
+        await connection.execute(_EMPTY)
+    finally:
+        await connection.close()

@@ -9,7 +9,7 @@ import pytest
 
 from orgstead.app import App
 from tests import apps
-from tests.engines import Database, new_database, selected
+from tests.engines import Database, empty_database, selected
 from tests.use_cases.accounts import World
 from tests.use_cases.watch import Watch
 
@@ -17,7 +17,7 @@ from tests.use_cases.watch import Watch
 @pytest.fixture(params=selected())
 async def database(request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """A new, empty database of each engine."""
-    async with new_database(request.param) as database:
+    async with empty_database(request.param) as database:
         yield database
 
 

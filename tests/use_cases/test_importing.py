@@ -25,7 +25,7 @@ from orgstead.model import OrganizationStatus, PlacementKind, Role, SlugClaim, S
 from orgstead.storage import tables
 from orgstead.storage.port import Digest, Space, Transaction
 from tests import apps
-from tests.engines import Database, new_database, selected
+from tests.engines import Database, empty_database, selected
 from tests.support import PROJECT
 
 pytestmark = pytest.mark.anyio
@@ -332,7 +332,7 @@ def run_until(failpoint: str, database: Database) -> subprocess.CompletedProcess
 @pytest.mark.parametrize("engine", selected())
 @pytest.mark.parametrize(("point", "count"), [("create.after_space", 2), ("create.after_activate", 2)])
 async def test_an_import_that_is_killed_is_completed_by_running_it_again(engine: str, point: str, count: int) -> None:
-    async with new_database(engine) as database:
+    async with empty_database(engine) as database:
         async with apps.opened(database):
             pass  # migrated
         killed = run_until(f"{point}=kill@{count}", database)
@@ -358,7 +358,7 @@ async def test_the_real_list_is_imported_completely(engine: str, real_data: Path
     with (real_data / "organizations.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     work = lines(*rows)
-    async with new_database(engine) as database, apps.opened(database) as app:
+    async with empty_database(engine) as database, apps.opened(database) as app:
         found = await imported(app, work)
         assert [(o.line, o.external_id) for o in found] == [(line.number, line.fields["external_id"]) for line in work]
         assert {o.result for o in found} == {Result.CREATED, Result.RENAMED}

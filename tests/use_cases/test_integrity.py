@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from orgstead import failpoints, integrity, organizations, placements, renaming
+from orgstead import failpoints, index_integrity, integrity, organizations, placements, renaming
 from orgstead.app import App
 from orgstead.errors import FailpointReached
 from orgstead.failpoints import arm
@@ -30,6 +30,7 @@ from orgstead.renaming import NewName
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Table, Transaction
 from tests import apps
+from tests.use_cases.shelves import Shelf
 
 pytestmark = pytest.mark.anyio
 
@@ -186,7 +187,7 @@ async def test_i4_a_slug_that_is_held_for_nobody(damaged: App, state: SlugState)
 
 
 @pytest.mark.parametrize("plan", ["free", "enterprise"])
-@pytest.mark.parametrize("off", [{"records": 2}, {"bytes": -7}, {"records": -1, "bytes": 1}])
+@pytest.mark.parametrize("off", [{"records": 2}, {"bytes": -7}, {"records": -1, "bytes": 1}, {"collections": 1}])
 async def test_i6_counters_that_are_off_are_corrected(app: App, plan: str, off: dict[str, int]) -> None:
     where = (await apps.created(app, "Acme", plan)).placement
     await apps.write(app, where, "one")
@@ -205,6 +206,44 @@ async def test_i6_a_large_space_is_recounted_too(app: App, monkeypatch: pytest.M
     where = (await apps.created(app, "Acme")).placement
     await in_space(app, where, _adjust, where.org_id, {"records": 1})
     assert named(await apps.findings(app, repair=True)) == [("I6", where.org_id)]
+
+
+async def test_i6_a_number_that_events_have_had_already(app: App) -> None:
+    """Else the next event could not be written."""
+    shelf = await Shelf.made(app)
+    await shelf.fill("notes", [{}] * 3)
+    await in_space(app, shelf.placement, _adjust, shelf.placement.org_id, {"seq": -2})
+    assert named(await apps.findings(app, repair=True)) == [("I6", shelf.placement.org_id)]
+    assert (await shelf.usage()).seq == 4
+    await shelf.create("notes", {})
+
+
+@pytest.mark.parametrize("damage", ["missing", "excess", "another's", "of no collection"])
+async def test_i13_indexes_that_are_off_are_mended(app: App, damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(index_integrity, "BATCH", 3)
+    shelf = await Shelf.made(app)
+    await shelf.define("notes", indexes=[["n"], ["tags[]"]], unique=[["sku"]])
+    await shelf.fill("notes", [{"n": n, "tags": [n, "x"], "sku": n} for n in range(10)])
+    before = await shelf.entries("notes")
+    await in_space(app, shelf.placement, _damage, damage)
+    assert named(await apps.findings(app)) == [("I13", shelf.placement.org_id)]
+    (finding,) = await apps.findings(app, repair=True)
+    assert finding.repaired
+    assert await shelf.entries("notes") == before
+    assert await shelf.entries("tasks") == set()
+
+
+async def _damage(tx: Transaction, damage: str) -> None:
+    entries = await tx.page(tables.index_entries, limit=5)
+    entry = entries[-1]
+    if damage in ("missing", "another's"):
+        await tx.remove(tables.index_entries, entry.org_id, entry.collection, entry.number, entry.key)
+    if damage == "another's":
+        await tx.add(tables.index_entries, replace(entry, id="r9"))
+    elif damage == "excess":
+        await tx.add(tables.index_entries, replace(entry, key="x"))
+    elif damage == "of no collection":
+        await tx.add_many(tables.index_entries, [replace(entry, collection="tasks") for entry in entries])
 
 
 async def test_i6_the_budgets_count_is_corrected(app: App) -> None:

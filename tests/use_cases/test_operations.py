@@ -493,6 +493,9 @@ async def test_a_receipt_counts_right_even_when_the_purge_was_interrupted(
     receipt = await app.storage.read(apps.SCOPE, purging.receipt, where.org_id)
     assert receipt.removed == {
         "records": 7,
+        "collections": 0,
+        "index_entries": 0,
+        "record_events": 0,
         "slots": 1,
         "memberships": 1,
         "sessions": 0,

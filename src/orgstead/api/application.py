@@ -10,7 +10,21 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
 from orgstead import __version__
-from orgstead.api import auth, docs_page, faults, management, me, operations, org_routes, organizations
+from orgstead.api import (
+    auth,
+    docs_page,
+    faults,
+    feed,
+    management,
+    me,
+    operations,
+    org_routes,
+    organizations,
+    record_collections,
+    record_queries,
+    records,
+    usage,
+)
 from orgstead.api.access_log import AccessLog
 from orgstead.api.errors import render
 from orgstead.api.heads import Heads
@@ -18,11 +32,27 @@ from orgstead.api.limits import Application, BodyOptions
 from orgstead.api.metrics import RequestMetrics
 from orgstead.api.openapi import document
 from orgstead.api.outer import Outer, OuterOptions
+from orgstead.api.streams import Streams
 from orgstead.app import App
 from orgstead.settings import Settings
 
-ROUTERS = (organizations.router, auth.router, me.router, operations.router, org_routes.router)
+ROUTERS = (
+    records.router,
+    record_queries.router,
+    organizations.router,
+    record_collections.router,
+    feed.router,
+    usage.router,
+    auth.router,
+    me.router,
+    operations.router,
+    org_routes.router,
+)
 """In the order in which a request tries them: what is asked most comes first."""
+
+
+_ENVELOPE_BYTES = 65_536
+"""What a request may have beside the largest record: the members around it, and white space."""
 
 
 class Serving(NamedTuple):
@@ -66,14 +96,17 @@ def build(
     access_log: AccessLog | None = None,
     metrics: RequestMetrics | None = None,
     extra: Sequence[BaseRoute] = (),
+    streams: Streams | None = None,
 ) -> Application:
     """The whole application over ``app``, as ASGI. It neither starts nor stops anything: background work is the
-    server's to run (``worker.run``), and tests need none. ``extra`` are routes beside the product's own, for a bench.
+    server's to run (``worker.run``), and tests need none. ``extra`` are routes beside the product's own, for a bench;
+    ``streams`` are those of the settings where None.
     """
     api = routed()
     api.router.routes.extend(extra)
     api.state.orgstead = app
     api.state.in_flight = set()
+    api.state.streams = streams or streams_of(app.settings)
     return Outer(Heads(api), _options(app.settings), render=render, access_log=access_log, metrics=metrics)
 
 
@@ -83,11 +116,20 @@ def serving(app: App, *, access_log: AccessLog | None = None) -> Serving:
     return Serving(build(app, access_log=access_log, metrics=metrics), management.build(app, metrics=metrics))
 
 
+def streams_of(settings: Settings) -> Streams:
+    """The event streams of one process, as the settings bound them."""
+    return Streams(total=settings.records.max_streams, each=settings.records.max_organization_streams)
+
+
 def _options(settings: Settings) -> OuterOptions:
     return OuterOptions(
         allowed_hosts=settings.hosts,
         trusted_proxies=[ip_network(network) for network in settings.trusted_proxies],
         https=settings.base_url.startswith("https://"),
         deadline_seconds=settings.http.deadline_seconds,
-        body=BodyOptions(max_bytes=settings.http.max_body_bytes, idle_seconds=settings.http.body_timeout_seconds),
+        body=BodyOptions(
+            max_bytes=settings.http.max_body_bytes,
+            large_bytes=settings.records.max_bytes + _ENVELOPE_BYTES,
+            idle_seconds=settings.http.body_timeout_seconds,
+        ),
     )

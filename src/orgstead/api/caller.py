@@ -9,6 +9,7 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, cast
 from fastapi import Depends
 from starlette.requests import Request
 
+from orgstead import record_batches, spaces
 from orgstead.access import ACTIVE, Principal, authenticate, authorize
 from orgstead.api.preconditions import NO_VERSION, is_unchanged, version_if_matched
 from orgstead.app import App
@@ -16,6 +17,8 @@ from orgstead.audit import Actor
 from orgstead.errors import InvalidToken, PreconditionFailed, Suspended, Unauthenticated
 from orgstead.model import OrganizationStatus, User
 from orgstead.policy import Permission, allowed
+from orgstead.record_batches import Terms
+from orgstead.spaces import Work
 from orgstead.storage import tables
 from orgstead.storage.port import OrgScope, SystemScope, Transaction
 
@@ -84,6 +87,31 @@ class Caller:
         """One snapshot of the caller's organization."""
         return await self.app.storage.read(OrgScope(self.org_id), work, *args, **kwargs)
 
+    async def run_in_space(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One transaction in the organization's space, wherever it is, committed when this returns."""
+        result = await spaces.run(self.app, self.principal.placement, work, *args, **kwargs)
+        self.app.arrivals.tell(self.org_id)
+        return result
+
+    async def read_in_space(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One snapshot of the space, for reading what is soon read."""
+        return await spaces.read(self.app, self.principal.placement, work, *args, **kwargs)
+
+    async def scan_in_space(self, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """One snapshot of the space, for reading what may take a while."""
+        return await spaces.scan(self.app, self.principal.placement, work, *args, **kwargs)
+
+    @property
+    def terms(self) -> Terms:
+        """What the caller writes records on."""
+        app = self.app
+        return record_batches.terms_of(app.settings, self.principal.organization.plan, self.actor, app.clock())
+
+    def named(self, what: str) -> str:
+        """The value of a parameter of the path."""
+        value: str = self.request.scope["path_params"][what]
+        return value
+
     async def account(self) -> User:
         """The caller's own account."""
         return await self.app.storage.read(_ACCOUNT, _user, self.principal.user_id)
@@ -115,35 +143,52 @@ def public(reason: str) -> Callable[[F], F]:
     return marked
 
 
-def can(permission: Permission, statuses: Collection[OrganizationStatus] = ACTIVE) -> Guard:
+def can(permission: Permission, statuses: Collection[OrganizationStatus] = ACTIVE, *, repeatable: bool = True) -> Guard:
     """The guard of routes that ask for ``permission`` in an organization of one of the ``statuses``.
 
     It reads who the caller is from the store on each request. An ``organization_id`` in the path must be the caller's
-    own: any other is answered as one that does not exist.
+    own: any other is answered as one that does not exist. A POST that only reads is not ``repeatable``.
     """
 
     @guard
     async def may(request: Request) -> Caller:
-        return await authenticated(request, permission, statuses)
+        return await authenticated(request, permission, statuses, repeatable=repeatable)
 
     return may
 
 
-async def authenticated(request: Request, permission: Permission, statuses: Collection[OrganizationStatus]) -> Caller:
-    """The caller, if the access token is valid and allows this. Raises what ``access`` raises.
+async def authenticated(
+    request: Request,
+    permission: Permission,
+    statuses: Collection[OrganizationStatus],
+    *,
+    repeatable: bool = True,
+    counted: bool = True,
+) -> Caller:
+    """The caller, if the access token is valid and allows this. Raises what ``access`` raises, and ``RateLimited``.
 
     A POST with an Idempotency-Key is let pass although the organization is suspended, with the ``refusal`` that
     ``idempotent`` raises unless the key has an answer: it is due also where the status has changed since, most of all
-    by that very request.
+    by that very request. ``counted`` is False for looking again at a caller who was let in by this very request.
     """
     app = app_of(request)
     claims = app.tokens.verify_access(bearer_token(request))
+    if counted:
+        app.rates.spend(claims.org_id)
     found = await app.storage.access(claims.org_id, claims.user_id, claims.session_id)
-    principal = authenticate(found, claims, app.clock())
+    try:
+        principal = authenticate(found, claims, app.clock())
+    except InvalidToken:
+        if counted:
+            app.rates.give_back(claims.org_id)
+        raise
+    if counted:
+        plan = app.settings.plans.get(principal.organization.plan)
+        app.rates.learn(claims.org_id, plan.requests_per_second if plan else None)
     try:
         authorize(principal, permission, statuses, named=request.scope["path_params"].get("organization_id"))
     except Suspended as refusal:
-        repeatable = request.scope["method"] == "POST" and values_of(request, b"idempotency-key")
+        repeatable = repeatable and request.scope["method"] == "POST" and bool(values_of(request, b"idempotency-key"))
         if not repeatable or not allowed(principal.membership.role, permission):
             raise
         return Caller(app, principal, request, refusal)
@@ -162,6 +207,9 @@ CanSuspendOrganization = Annotated[Caller, Depends(can(Permission.SUSPEND_ORGANI
 CanReactivateOrganization = Annotated[Caller, Depends(can(Permission.REACTIVATE_ORGANIZATION, NOT_CLOSED))]
 CanChangePlan = Annotated[Caller, Depends(can(Permission.CHANGE_PLAN))]
 CanReadOperations = Annotated[Caller, Depends(can(Permission.READ_OPERATIONS))]
+CanReadRecords = Annotated[Caller, Depends(can(Permission.READ_RECORDS, repeatable=False))]
+CanWriteRecords = Annotated[Caller, Depends(can(Permission.WRITE_RECORDS))]
+CanDefineCollections = Annotated[Caller, Depends(can(Permission.DEFINE_COLLECTIONS))]
 CanUseOwnAccount = Annotated[Caller, Depends(can(Permission.USE_OWN_ACCOUNT))]
 CanLogOut = Annotated[Caller, Depends(can(Permission.USE_OWN_ACCOUNT, NOT_CLOSED))]
 

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from orgstead import errors
+from orgstead import errors, record_errors
 from orgstead.errors import OrgsteadError
 
 STATUS: Final[dict[type[OrgsteadError], int]] = {
@@ -40,6 +40,7 @@ STATUS: Final[dict[type[OrgsteadError], int]] = {
     errors.StaleRow: 409,
     errors.OrganizationRequired: 409,
     errors.PreconditionFailed: 412,
+    errors.PreconditionRequired: 428,
     errors.BodyTooLarge: 413,
     errors.UriTooLong: 414,
     errors.UnsupportedMediaType: 415,
@@ -57,11 +58,27 @@ STATUS: Final[dict[type[OrgsteadError], int]] = {
     errors.Suspended: 423,
     errors.RateLimited: 429,
     errors.HeadersTooLarge: 431,
+    errors.ArchiveInvalid: 422,
+    record_errors.InvalidRecord: 422,
+    record_errors.InvalidRecordId: 422,
+    record_errors.InvalidDefinition: 422,
+    record_errors.InvalidQuery: 422,
+    record_errors.QueryUnindexed: 422,
+    record_errors.QueryTooLarge: 422,
+    record_errors.RecordTooLarge: 413,
+    record_errors.FeedExpired: 410,
+    record_errors.QuotaExceeded: 403,
+    record_errors.RecordExists: 409,
+    record_errors.UniqueTaken: 409,
+    record_errors.DefinitionViolated: 409,
+    record_errors.CollectionNotEmpty: 409,
+    record_errors.CollectionChanging: 409,
     errors.InternalError: 500,
     errors.Unavailable: 503,
     errors.Overloaded: 503,
     errors.DeadlineExceeded: 503,
     errors.PlacementMoved: 503,
+    errors.ArchiveUnavailable: 503,
     errors.StorageError: 503,
     errors.StorageFull: 503,
     errors.StorageReadOnly: 503,
@@ -123,6 +140,9 @@ def render(error: OrgsteadError, request_id: str, *, allow: Iterable[str] = ()) 
     }
     problems = [{"pointer": fault.pointer, "code": fault.code, "detail": fault.detail} for fault in error.problems]
     body = _fitted(document, "errors", problems)
+    if isinstance(error, record_errors.QuotaExceeded):
+        document["quota"] = {"what": error.what, "used": error.used, "limit": error.limit}
+        body = _fitted(document, "errors", problems)
     if isinstance(error, errors.OrganizationRequired):
         choices = [{"id": key, "slug": slug, "name": name} for key, slug, name in error.organizations]
         body = _fitted(document, "organizations", choices)

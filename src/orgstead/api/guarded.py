@@ -1,4 +1,4 @@
-"""Routes that ask for a caller and nothing else are called without FastAPI's general machinery.
+"""Routes that ask for a caller, and at most for one body, are called without FastAPI's general machinery.
 
 Solving dependencies, exit stacks and parameters cost a read several times what the read itself does. The route is
 declared like any other, so that its signature, documentation and guard are where they always are.
@@ -7,35 +7,63 @@ declared like any other, so that its signature, documentation and guard are wher
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, NamedTuple
 
+import orjson
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from orgstead.api.faults import invalid
+
 _PARAMETERS = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
 _SPECIALS = ("request", "websocket", "http_connection", "response", "background_tasks", "security_scopes")
 
+_MISSING = {"type": "missing", "loc": ("body",)}
+
+
+class _Body(NamedTuple):
+    """The name of the parameter that takes the body, and its model."""
+
+    name: str
+    model: type[BaseModel]
+
 
 class GuardedRoute(APIRoute):
-    """An ``APIRoute`` whose endpoint is called directly where its guard is all that it takes."""
+    """An ``APIRoute`` whose endpoint is called directly where a guard, the request and one body are all it takes."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        guard = _only_guard(self.dependant)
+        guard, body = _only_guard(self.dependant), _only_body(self.dependant)
         if guard is not None and guard.call is not None and guard.name is not None:
-            self.app = _direct(guard.call, self.endpoint, guard.name)
+            if not _takes(self.dependant):
+                self.app = _direct(guard.call, self.endpoint, guard.name)
+            elif body is not None and _takes(self.dependant) <= {"body_params", "request"}:
+                request = self.dependant.request_param_name
+                self.app = _direct_with_body(guard.call, self.endpoint, guard.name, body, request)
 
 
 def _only_guard(dependant: Dependant) -> Dependant | None:
-    """The guard, if it is everything that the endpoint takes and it takes the request only itself."""
-    if len(dependant.dependencies) != 1 or _takes(dependant):
+    """The guard, if it is the only dependency of the endpoint and takes the request only itself."""
+    if len(dependant.dependencies) != 1:
         return None
     guard = dependant.dependencies[0]
     plain = getattr(guard.call, "__guard__", False) and not guard.dependencies and _takes(guard) == {"request"}
     return guard if plain and guard.request_param_name == "request" else None
+
+
+def _only_body(dependant: Dependant) -> _Body | None:
+    """The parameter that the whole body is for, if there is one and it is required."""
+    if len(dependant.body_params) != 1:
+        return None
+    (field,) = dependant.body_params
+    model = field.field_info.annotation
+    if isinstance(model, type) and issubclass(model, BaseModel) and field.field_info.is_required():
+        return _Body(field.name, model)
+    return None
 
 
 def _takes(dependant: Dependant) -> set[str]:
@@ -53,3 +81,34 @@ def _direct(
         await response(scope, receive, send)
 
     return app
+
+
+def _direct_with_body(
+    guard: Callable[[Request], Awaitable[Any]],
+    endpoint: Callable[..., Awaitable[Response]],
+    name: str,
+    body: _Body,
+    request_name: str | None,
+) -> ASGIApp:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive, send)
+        values = {name: await guard(request)}
+        # Read after the guard: nobody without a valid credential learns anything about bodies.
+        values[body.name] = parsed(body.model, await request.body())
+        if request_name is not None:
+            values[request_name] = request
+        response = await endpoint(**values)
+        await response(scope, receive, send)
+
+    return app
+
+
+def parsed(model: type[BaseModel], body: bytes) -> BaseModel:
+    """The body, which the strict reader has let pass, as the model has it. Raises ``InvalidInput``."""
+    if not body:
+        raise invalid([_MISSING])
+    try:
+        return model.model_validate(orjson.loads(body))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_context=False, include_input=False)
+        raise invalid([{**fault, "loc": ("body", *fault["loc"])} for fault in found]) from None

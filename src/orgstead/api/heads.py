@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import Final
 
 from orgstead.api.limits import Application, Message, Receive, Scope, Send
+
+IS_HEAD: Final = "orgstead.head"
+"""What a scope has that was a HEAD: an answer without an end would never be one."""
 
 
 class Heads:
@@ -25,7 +29,7 @@ class Heads:
                 message = {**message, "body": b""}
             await send(message)
 
-        as_get = {**scope, "method": "GET"}
+        as_get = {**scope, "method": "GET", IS_HEAD: True}
         try:
             await self._app(as_get, receive, without_body)
         finally:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -32,6 +32,10 @@ from orgstead.errors import (
 
 _FRAMING_PER_BYTE = 8
 """What may surround each byte of a body that comes in chunks, in bytes: five are needed where each is a chunk."""
+
+
+ON_STOP: Final = "orgstead.on_stop"
+"""In the ``state`` of a request's scope: what to call when the server stops while the answer goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +146,13 @@ class LimitedProtocol(HttpToolsProtocol):
             if not self.cycle.response_started:
                 self._write(Unavailable())
             self.transport.close()
+
+    def shutdown(self) -> None:
+        """By uvicorn when the server stops. An answer that goes on for ever is told to end, and others do as usual."""
+        super().shutdown()
+        end = self.cycle.scope["state"].get(ON_STOP) if self.cycle is not None else None
+        if end is not None:
+            end()
 
     def _make_room(self) -> bool:
         """Close the connection that has been kept alive longest without a request; False where there is none.

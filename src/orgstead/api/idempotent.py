@@ -1,8 +1,10 @@
-"""The Idempotency-Key header: every POST answers through one of the three functions here.
+"""The Idempotency-Key header: every POST that changes something answers through one of the four functions here.
 
-``once`` is for an effect of one transaction, ``journalled`` for one of several (creating, renaming), ``sealed`` for an
-answer that carries a secret, which is stored encrypted. Without the header they only do the work. What a key was
-answered before comes first; only then the ``refusal`` that a guard has left to them is raised.
+``once`` is for an effect of one transaction in the directory, ``in_space`` for one in the organization's space,
+``journalled`` for one of several transactions (creating, renaming), ``sealed`` for an answer that carries a secret,
+which is stored encrypted. Without the header they only do the work. What a key was answered before comes first; only
+then the ``refusal`` that a guard has left to them is raised. A POST that only reads takes the header and needs it not:
+sent again, it reads again.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from starlette.requests import Request
 from starlette.responses import Response
 
-from orgstead import idempotency
+from orgstead import idempotency, placements
 from orgstead.api.caller import Caller, app_of, values_of
 from orgstead.api.responses import Empty, Json, encoded
 from orgstead.app import App
@@ -30,13 +32,15 @@ from orgstead.errors import (
 from orgstead.failpoints import failpoint
 from orgstead.idempotency import Answer
 from orgstead.model import IdempotentResponse
+from orgstead.spaces import Work
 from orgstead.storage import tables
-from orgstead.storage.port import OrgScope, SystemScope, Transaction
+from orgstead.storage.port import OrgScope, Space, SystemScope, Transaction
 
 T = TypeVar("T")
 P = ParamSpec("P")
 
 SCOPE = SystemScope("idempotency")
+_KEYS = (tables.idempotent_responses.key_constraint, tables.space_responses.key_constraint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +81,52 @@ async def once(
         return _shown(answer(await caller.run(work, *args, **kwargs)))
     with _in_flight(caller.request, row):
         done, replayed = await caller.app.storage.run(
-            OrgScope(caller.org_id), idempotency.once, row, answer, _permitted(asking, work), *args, **kwargs
+            OrgScope(caller.org_id),
+            idempotency.once,
+            tables.idempotent_responses,
+            row,
+            answer,
+            _permitted(asking, work),
+            *args,
+            **kwargs,
         )
     return _shown(_stored(done), replayed=replayed)
+
+
+def as_kept(answer: Answer) -> Answer:
+    """The ``finish`` of answers that are kept as a whole."""
+    return answer
+
+
+async def in_space(
+    caller: Caller,
+    answer: Callable[[T], Answer],
+    finish: Callable[[Answer], Answer],
+    work: Work[P, T],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> Response:
+    """``once`` for work in the organization's space: the answer is kept there, in the transaction of the effect.
+
+    Wherever the space is, also in a cell that is not the directory's server: that is why it has a table of answers of
+    its own, which moves with it. ``finish`` completes an answer with what the request itself says, so that it need not
+    be kept a second time, beyond every quota.
+    """
+    asking = who(caller)
+    row = await _row(caller.request, asking, secret=False)
+    if row is None:
+        return _shown(finish(answer(await caller.run_in_space(work, *args, **kwargs))))
+
+    async def kept(tx: Transaction, space: Space) -> tuple[IdempotentResponse, bool]:
+        # Held before anything is looked at: a stale placement is answered by no old answer, either.
+        await placements.hold(tx, space)
+        return await idempotency.once(
+            tx, tables.space_responses, row, answer, _permitted(asking, work), space, *args, **kwargs
+        )
+
+    with _in_flight(caller.request, row):
+        done, replayed = await caller.run_in_space(kept)
+    return _shown(finish(_stored(done)), replayed=replayed)
 
 
 def _permitted(
@@ -197,7 +244,7 @@ def _in_flight(request: Request, row: IdempotentResponse) -> Iterator[None]:
     try:
         yield
     except AlreadyExists as error:
-        if error.constraint == tables.idempotent_responses.key_constraint:
+        if error.constraint in _KEYS:
             raise IdempotencyInProgress(retry_after=1) from None
         raise
     finally:

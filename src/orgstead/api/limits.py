@@ -7,11 +7,12 @@ is read and judged before the framework sees the request; the framework then rea
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any
 
-from orgstead.api.strict_json import decode
+from orgstead.api.strict_json import MAX_MEMBERS, decode
 from orgstead.errors import BodyTooLarge, MalformedRequest, RequestTimeout, UnsupportedMediaType
 
 Message = MutableMapping[str, Any]
@@ -27,6 +28,12 @@ that one reader of a request takes and another ignores is how requests are smugg
 _PLAIN_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8", b"application/json;charset=utf-8"})
 
 
+LARGE_MEMBERS = 100_000
+"""Members and items that a request with records may have."""
+
+_WITH_RECORDS = re.compile(r"/v1/organizations/[^/]+/(?:collections/[^/]+/records(?:/[^/]+)?|records:batch)")
+
+
 class Disconnected(Exception):
     """The client went away while its body was being read; nobody waits for an answer."""
 
@@ -35,11 +42,14 @@ class Disconnected(Exception):
 class BodyOptions:
     """Limits of request bodies; times in seconds, sizes in bytes.
 
+    ``large_bytes`` and LARGE_MEMBERS hold for requests that carry records, whatever ``max_bytes`` is for others.
+
     A body may pause for ``idle_seconds``, and has ``idle_seconds`` in all plus one second for each ``bytes_per_second``
     that arrived: one byte a second is cut as early as silence, a slow but honest line is not.
     """
 
     max_bytes: int = 1_048_576
+    large_bytes: int = 1_048_576 + 65_536
     idle_seconds: float = 10.0
     bytes_per_second: int = 16_384
 
@@ -49,6 +59,7 @@ class BodyReader:
 
     def __init__(self, options: BodyOptions) -> None:
         self._max = options.max_bytes
+        self._large = max(options.max_bytes, options.large_bytes)
         self._idle = options.idle_seconds
         self._rate = options.bytes_per_second
 
@@ -61,7 +72,7 @@ class BodyReader:
             and b"transfer-encoding" not in headers
         )
 
-    async def read(self, method: str, headers: Mapping[bytes, bytes], receive: Receive) -> Receive:
+    async def read(self, method: str, headers: Mapping[bytes, bytes], receive: Receive, *, path: str = "") -> Receive:
         """A ``receive`` that gives the whole body at once, for the application to use instead of its own.
 
         ``headers`` by lower-case name. An empty body passes whatever its type. Raises BodyTooLarge (at once when
@@ -71,7 +82,8 @@ class BodyReader:
         if self.has_none(method, headers):
             return receive
         length = headers.get(b"content-length")
-        limit = 0 if method in WITHOUT_BODY else self._max
+        large = _WITH_RECORDS.fullmatch(path) is not None
+        limit = 0 if method in WITHOUT_BODY else self._large if large else self._max
         if length is not None:
             # Eighteen digits are more than any limit; int() of thousands would be work for nothing.
             if not length.isdigit():
@@ -83,7 +95,7 @@ class BodyReader:
         body = await self._collect(receive, limit)
         if body:
             _check_type(headers)
-            decode(body)
+            decode(body, max_members=LARGE_MEMBERS if large else MAX_MEMBERS)
         return _replay(body, receive)
 
     async def _collect(self, receive: Receive, limit: int) -> bytes:

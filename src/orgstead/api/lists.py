@@ -21,7 +21,7 @@ NEWEST_FIRST: Final = "-created_at"
 _PLAIN_NUMBER = re.compile("[0-9]{1,9}")
 
 
-def _plain_number(value: Any) -> Any:
+def plain_number(value: Any) -> Any:
     """A number in the one spelling it has: Python's ``int`` would take spaces, signs and underscores too."""
     if isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value):
         raise ValueError("not a number")
@@ -33,7 +33,7 @@ class Page(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    limit: Annotated[int, BeforeValidator(_plain_number)] = Field(
+    limit: Annotated[int, BeforeValidator(plain_number)] = Field(
         default=DEFAULT_LIMIT, ge=1, le=MAX_LIMIT, description="How many at most."
     )
     cursor: str | None = Field(default=None, description="`next_cursor` of the part before, with the same `order`.")

@@ -9,9 +9,10 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 
 from orgstead import __version__
-from orgstead.api import schemas
+from orgstead.api import record_schemas, schemas
 
 DESCRIPTION = """\
 Organizations of a B2B service: who they are, who may act for them, and where their data lives.
@@ -21,13 +22,34 @@ Create one (`POST /org/create` or `POST /v1/organizations`), log in, and send th
 `Idempotency-Key`: sent again with the same key, a request has its effect once and gets the same answer.
 """
 
-_TAGS = ("Organization service", "Organizations", "Authentication", "Account", "Operations")
+_TAGS = (
+    "Organization service",
+    "Organizations",
+    "Collections",
+    "Records",
+    "Events",
+    "Authentication",
+    "Account",
+    "Operations",
+)
 """The order of the documentation."""
+
+_MODELS: Mapping[str, type] = {
+    name: model
+    for module in (schemas, record_schemas)
+    for name, model in vars(module).items()
+    if isinstance(model, type) and issubclass(model, BaseModel)
+}
 
 _MEMBERS = {
     "organization_id": "Id of the caller's organization.",
     "operation_id": "Id of the operation.",
+    "collection": "Name of the collection.",
+    "record_id": "Id of the record.",
 }
+
+_TAGGED = (schemas.Organization, record_schemas.Collection, record_schemas.Record)
+"""Answers of a single resource, whose state has a tag."""
 
 _IDEMPOTENCY_KEY = {
     "name": "Idempotency-Key",
@@ -40,7 +62,7 @@ _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
     "required": False,
-    "description": "The `ETag` that the change is based on; 412 if the organization has changed since.",
+    "description": "The `ETag` that the change is based on; 412 if the resource has changed since.",
     "schema": {"type": "string"},
 }
 _IF_NONE_MATCH = {
@@ -93,7 +115,7 @@ def _complete(made: dict[str, Any], api: FastAPI) -> None:
             _complete_operation(operation, path, method, routes[path, method])
     _without_null_defaults(components["schemas"])
     for name, schema in components["schemas"].items():
-        if issubclass(getattr(schemas, name, schemas.Output), schemas.Input):
+        if issubclass(_MODELS.get(name, schemas.Output), schemas.Input):
             schema["examples"] = [_example(schema)]
             for member in schema["properties"].values():
                 _without_null(member)
@@ -133,7 +155,7 @@ def _complete_operation(operation: dict[str, Any], path: str, method: str, route
             headers["Retry-After"] = _RETRY_AFTER
         if status == "401":
             headers["WWW-Authenticate"] = _CHALLENGE
-        single = "304" in responses or route.response_model is schemas.Organization
+        single = "304" in responses or route.response_model in _TAGGED
         if single and status in ("200", "201", "304"):
             headers["ETag"] = _ETAG
 
@@ -143,8 +165,8 @@ def _admits_strangers(dependant: Dependant) -> bool:
 
 
 def _example(schema: dict[str, Any]) -> dict[str, Any]:
-    """A whole body, made of the examples of its members."""
-    return {name: member["examples"][0] for name, member in schema["properties"].items()}
+    """A whole body, made of the examples of its members; what cannot be made up, such as a cursor, has none."""
+    return {name: member["examples"][0] for name, member in schema["properties"].items() if "examples" in member}
 
 
 def _without_null(member: dict[str, Any]) -> None:

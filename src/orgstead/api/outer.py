@@ -110,7 +110,7 @@ class Outer:
                 peer, port = scope["client"]
                 scope["client"] = (self._proxies.client(peer, fields[b"x-forwarded-for"]), port)
             if not self._bodies.has_none(scope["method"], fields):
-                receive = await self._bodies.read(scope["method"], fields, receive)
+                receive = await self._bodies.read(scope["method"], fields, receive, path=scope["path"])
             self._deadlines.enter(task)
             try:
                 await self._app(scope, receive, answer.send)

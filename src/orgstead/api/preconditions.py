@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
 
 from orgstead.errors import PreconditionFailed
 from orgstead.model import Organization, Placement
@@ -12,12 +13,26 @@ from orgstead.model import Organization, Placement
 NO_VERSION = 0
 """A version that no organization has: the first is 1."""
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECOND = timedelta(milliseconds=1)
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 
 
 def etag(organization: Organization, placement: Placement) -> bytes:
     """Changes whenever the shown organization does: what is shown is in these two rows, and each has a version."""
     return b'"%d.%d"' % (organization.version, placement.version)
+
+
+def dated_tag(version: int, created_at: datetime) -> bytes:
+    """The tag of a record or collection: what is removed and made again under its name begins at version 1 again."""
+    return b'"%d.%x"' % (version, (created_at - _EPOCH) // _MILLISECOND)
+
+
+def require_match(fields: Iterable[bytes], current: bytes) -> None:
+    """Raise ``PreconditionFailed`` unless If-Match names the current tag, by strong comparison."""
+    text = b",".join(fields).strip()
+    if text and text != b"*" and current not in (tag.strip() for tag in text.split(b",")):
+        raise PreconditionFailed
 
 
 def content_tag(body: bytes) -> bytes:

@@ -14,16 +14,17 @@ from orgstead.model import OperationState, OrganizationStatus, PlacementKind, Pl
 from orgstead.passwords import MAX_BYTES, MIN_LENGTH
 
 
-def _given(value: Any) -> Any:
+def given(value: Any) -> Any:
+    """For members that may be left out, which is not the same as null. Raises ValueError for null."""
     if value is None:
         raise ValueError("null")
     return value
 
 
-Text = Annotated[str | None, BeforeValidator(_given), WithJsonSchema({"type": "string"})]
+Text = Annotated[str | None, BeforeValidator(given), WithJsonSchema({"type": "string"})]
 """A text that may be left out, which is not the same as null: null is refused."""
 
-Object = Annotated[dict[str, Any] | None, BeforeValidator(_given), WithJsonSchema({"type": "object"})]
+Object = Annotated[dict[str, Any] | None, BeforeValidator(given), WithJsonSchema({"type": "object"})]
 
 
 class Input(BaseModel):
@@ -128,7 +129,7 @@ class OrganizationCreate(Input):
     metadata: Object = Field(
         default=None, examples=[{"crm_id": "A-17"}], description="Any JSON object of at most 16 KiB."
     )
-    owner: Annotated[Owner | None, BeforeValidator(_given)] = Field(
+    owner: Annotated[Owner | None, BeforeValidator(given)] = Field(
         default=None, examples=[{"email": EMAIL, "password": PASSWORD}]
     )
 
@@ -276,6 +277,14 @@ class OrganizationChoice(Output):
     name: str
 
 
+class Quota(Output):
+    """The limit of the plan that is in the way."""
+
+    what: str = Field(examples=["records"])
+    used: int = Field(examples=[10000])
+    limit: int = Field(examples=[10000])
+
+
 class Problem(Output):
     """An error (RFC 9457). ``code`` is stable; ``detail`` is for people."""
 
@@ -289,6 +298,7 @@ class Problem(Output):
     organizations: list[OrganizationChoice] | None = Field(
         default=None, description="With `auth.organization_required`: what to choose from."
     )
+    quota: Quota | None = Field(default=None, description="With `quota.exceeded`: the limit, and what is used of it.")
 
 
 class KeySet(Output):

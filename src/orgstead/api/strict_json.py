@@ -30,12 +30,12 @@ _NUMBER = re.compile(rb"(-?[0-9]+)([.eE][-+.eE0-9]*)?")
 _CONTAINERS = (dict, list)
 
 
-def decode(body: bytes) -> object:
+def decode(body: bytes, *, max_members: int = MAX_MEMBERS) -> object:
     """The value that ``body`` (UTF-8) says, whatever its type.
 
     Raises MalformedRequest for anything that is not one JSON value, and for duplicate keys, integers beyond int64,
     numbers beyond a double, lone surrogates and NUL (escaped or not, in keys and values), more than MAX_DEPTH levels,
-    more than MAX_MEMBERS members. The detail never repeats the input.
+    more than ``max_members`` members. The detail never repeats the input.
     """
     try:
         value: object = orjson.loads(body)
@@ -51,8 +51,8 @@ def decode(body: bytes) -> object:
         keys = members if isinstance(value, dict) else 0
     else:
         members, keys = _walk(value)
-    if members > MAX_MEMBERS:
-        raise MalformedRequest(f"The body has more than {MAX_MEMBERS} members.")
+    if members > max_members:
+        raise MalformedRequest(f"The body has more than {max_members} members.")
     # Every key has its colon. Colons inside strings make the first count too high, never too low.
     if body.count(b":") != keys and _outside_strings(body).count(b":") != keys:
         raise MalformedRequest("An object in the body has the same member twice.")

@@ -49,7 +49,8 @@ def values(settings: Settings) -> Iterator[tuple[str, Any]]:
     for setting in describe():
         if setting.path.startswith("plans."):
             for name, plan in settings.plans.items():
-                yield f"plans.{name}.placement", plan.placement.value
+                field = setting.path.rpartition(".")[2]
+                yield f"plans.{name}.{field}", _shown(getattr(plan, field))
             continue
         value: Any = settings
         for part in setting.path.split("."):
@@ -107,6 +108,7 @@ def reference() -> str:
 
 def _default(setting: Setting) -> str:
     if setting.path.startswith("plans."):
-        plans = Settings().plans.items()
-        return ", ".join(f"{name}: {plan.placement}" for name, plan in plans)
+        field = setting.path.rpartition(".")[2]
+        values = {name: getattr(plan, field) for name, plan in Settings().plans.items()}
+        return ", ".join(f"{name}: {value}" for name, value in values.items() if value is not None)
     return "" if setting.default in (None, ()) else f"`{setting.default}`"

@@ -7,6 +7,7 @@ import io
 import json
 from collections import deque
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import TextIO
@@ -44,13 +45,7 @@ def read(stream: TextIO, format: str, columns: Sequence[str], required: Sequence
 
 
 def _csv(stream: TextIO, columns: Sequence[str], required: Sequence[str]) -> Iterator[Line]:
-    header = [column.strip().lower() for column in _fields(stream.readline()) or []]
-    missing = [column for column in required if column not in header]
-    if missing or len(set(header)) < len(header):
-        raise UsageError(
-            f"The first line must name each column once, and {' and '.join(missing or required)} among them.",
-            next=f"use the columns {', '.join(columns)}",
-        )
+    header = [column.lower() for column in header_of(stream, required, next=f"use the columns {', '.join(columns)}")]
     unknown = sum(column not in columns for column in header)
     if unknown:
         raise UsageError(
@@ -61,7 +56,33 @@ def _csv(stream: TextIO, columns: Sequence[str], required: Sequence[str]) -> Ite
 
 
 def _csv_lines(stream: TextIO, header: list[str]) -> Iterator[Line]:
-    """A quoted field may go on over a few lines; a quote that is never closed spoils its own line only."""
+    for row in csv_rows(stream, header):
+        yield Line(row.number, row.fields, row.unreadable)
+
+
+def header_of(stream: TextIO, required: Sequence[str], *, next: str) -> list[str]:
+    """The columns that the first line of CSV names. Raises ``UsageError``; ``next`` says what to do then."""
+    header = [column.strip() for column in _fields(stream.readline()) or []]
+    folded = [column.lower() for column in header]
+    missing = [column for column in required if column.lower() not in folded]
+    if missing or not header or len(set(folded)) < len(header):
+        among = f", and {' and '.join(missing or required)} among them" if missing or required else ""
+        raise UsageError(f"The first line must name each column once{among}.", next=next)
+    return header
+
+
+@dataclass(frozen=True, slots=True)
+class CsvRow:
+    """A row of CSV: the number of its first line, and its fields by column, or why it could not be read."""
+
+    number: int
+    fields: dict[str, str]
+    unreadable: str | None = None
+
+
+def csv_rows(stream: TextIO, header: Sequence[str]) -> Iterator[CsvRow]:
+    """The rows behind the header. A quoted field may go on over a few lines; a quote that is never closed spoils its
+    own line only."""
     ahead: deque[str] = deque()
     number = 1
     while True:
@@ -75,11 +96,11 @@ def _csv_lines(stream: TextIO, header: list[str]) -> Iterator[Line]:
         number += 1
         if row is None:
             used = 1
-            yield Line(number, {}, "The line is not CSV: look for a quote that is not closed or not doubled.")
+            yield CsvRow(number, {}, "The line is not CSV: look for a quote that is not closed or not doubled.")
         elif row and len(row) != len(header):
-            yield Line(number, {}, f"The line has {len(row)} fields, and the first line names {len(header)} columns.")
+            yield CsvRow(number, {}, f"The line has {len(row)} fields, and the first line names {len(header)} columns.")
         elif row:
-            yield Line(number, dict(zip(header, row, strict=True)))
+            yield CsvRow(number, dict(zip(header, row, strict=True)))
         for _ in range(used):
             ahead.popleft()
         number += used - 1

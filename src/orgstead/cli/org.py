@@ -12,13 +12,13 @@ import typer
 from orgstead import creation, organizations, purging, renaming, representations
 from orgstead.app import App
 from orgstead.audit import OPERATOR
-from orgstead.cli import lines, org_import
+from orgstead.cli import lines, org_archive, org_import, within
 from orgstead.cli.commands import command, group
 from orgstead.cli.errors import UsageError
 from orgstead.cli.local import SCOPE, as_rows, everything, reading, writing
 from orgstead.cli.output import Output
 from orgstead.creation import NewOrganization
-from orgstead.errors import ConfirmationRequired, NotFound
+from orgstead.errors import ConfirmationRequired
 from orgstead.model import Organization, OrganizationStatus
 from orgstead.organizations import Located
 from orgstead.renaming import NewName
@@ -159,10 +159,32 @@ def delete(
     writing(ctx, work)
 
 
+@command(app, "export")
+def export(
+    ctx: typer.Context,
+    organization: Which,
+    file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="The file to write, which only you can read.")],
+    csv: Annotated[bool, typer.Option("--csv", help="Add a table for spreadsheets of each collection.")] = False,
+    parquet: Annotated[bool, typer.Option("--parquet", help="Not yet: this version does not write Parquet.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
+) -> None:
+    """Write an organization into one archive, as it is at one moment: records, definitions, members, audit log.
+
+    Passwords and sessions are not in it. orgstead org import makes the organization of it again, on any database.
+    """
+    if parquet:
+        raise UsageError(
+            "This version does not write Parquet.", next="use --csv, or convert the JSON Lines in the archive"
+        )
+    reading(ctx, lambda app, out: org_archive.export(app, out, organization, file, csv, force))
+
+
 @command(app, "import")
 def import_(
     ctx: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE.csv|jsonl", help="The file, or - for standard input.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.csv|jsonl|zip", help="The file; or - for lines from standard input.")
+    ],
     format: Annotated[
         str | None, typer.Option(metavar="csv|jsonl", help="Its format, where its name does not tell.")
     ] = None,
@@ -170,11 +192,23 @@ def import_(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="Write what became of each line into a new file.")
     ] = None,
+    large: Annotated[
+        bool, typer.Option("--large", help="Take an archive that unpacks to more than 100 times its size.")
+    ] = False,
 ) -> None:
-    """Create organizations in bulk: columns external_id, name, and if wanted slug, plan, owner_email.
+    """Create organizations in bulk, or one from its archive, which is told by what is in the file.
 
-    A line whose external_id is there already changes nothing, so an import that was cut short is simply run again.
+    In bulk: columns external_id, name, and if wanted slug, plan, owner_email. A line whose external_id is there already
+    changes nothing, so an import that was cut short is simply run again.
+
+    An archive (org export) becomes an organization with all that is in it, or nothing is changed. Its members get the
+    account of their address, or a new one without a password. Cut short, it is completed by running it again.
     """
+    if str(file) != "-" and org_archive.is_archive(file):
+        if format or report:
+            raise UsageError("An archive has no lines.", next="leave out --format and --report")
+        writing(ctx, lambda app, out: org_archive.import_(app, out, file, plan, large))
+        return
     if format not in (None, lines.CSV, lines.JSON_LINES):
         raise UsageError("The format is neither csv nor jsonl.", next="use --format csv or --format jsonl")
 
@@ -185,10 +219,7 @@ def import_(
 
 
 async def _resolved(app: App, which: str) -> str:
-    try:
-        return await app.storage.read(SCOPE, organizations.resolve, which)
-    except NotFound:
-        raise NotFound("There is no organization of this id, slug or external id.", next="orgstead org list") from None
+    return (await within.organization(app, which)).organization.id
 
 
 async def _found(app: App, org_id: str) -> dict[str, Any]:

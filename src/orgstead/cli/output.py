@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol, TextIO
 
 from orgstead.cli.errors import UsageError
+from orgstead.csv_cells import neutralized
 from orgstead.kit import rfc3339
 
 Row = Mapping[str, Any]
 
-FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
-"""What a spreadsheet takes for the beginning of a formula (OWASP, CSV injection)."""
 TABLE_SAMPLE = 100
 """Rows that decide the width of a table's columns; a longer list is not held back for its width."""
 MAX_CELL = 60
@@ -79,7 +78,7 @@ def _text(value: Any) -> str:
 def csv_cell(value: Any) -> str:
     """A value for a CSV cell. Text that a spreadsheet would run as a formula gets an apostrophe in front."""
     text = _text(value)
-    return f"'{text}" if isinstance(value, str) and text.startswith(FORMULA_STARTS) else text
+    return neutralized(text) if isinstance(value, str) else text
 
 
 def printable(text: str) -> str:

@@ -166,6 +166,12 @@ class Transaction(Protocol):
     async def remove(self, table: Table[Row], *key: Any) -> None:
         """Delete. Raises ``NotFound``."""
 
+    async def remove_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> None:
+        """``remove`` for any number of different keys, in as few round trips as the engine can.
+
+        Raises ``NotFound`` where one of them is not there.
+        """
+
     async def lock(self, table: Table[Row], *key: Any) -> Row:
         """``get``, and wait for or conflict with everyone else who locks or replaces the row."""
 
@@ -207,13 +213,18 @@ class Transaction(Protocol):
         *,
         order: Sequence[str] = (),
         after: Sequence[Any] | None = None,
+        until: Any = None,
         limit: int,
     ) -> list[Row]:
         """Up to ``limit`` rows equal to ``where`` in ``order``, beginning after the row of the order values ``after``.
 
+        The list ends before the first row whose value in the first column of ``order`` is ``until`` or beyond it.
+
         ``order`` names columns, ``-`` first for descending; the key's columns are appended where missing (in the
         direction of the last named one), so the order is total. ``after`` holds one value for each column of that
-        total order (``total_order``); None sorts first.
+        total order (``total_order``); None sorts first. ``until`` is one value, for ``order[0]`` or, without an order,
+        for the first column of the key; None is no bound. A column that ``where`` or the scope fixes cannot be bounded:
+        ``ValueError``.
         """
 
     async def aggregate(

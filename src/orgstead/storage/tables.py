@@ -12,14 +12,17 @@ from orgstead.model import (
     AuditEntry,
     AuditHead,
     Cell,
+    Collection,
     Event,
     IdempotentResponse,
+    IndexEntry,
     Membership,
     Operation,
     Organization,
     Placement,
     PurgeReceipt,
     Record,
+    RecordEvent,
     Session,
     Slot,
     SlugClaim,
@@ -75,6 +78,25 @@ purge_receipts = Table("purge_receipts", PurgeReceipt, key=("org_id",), scope="o
 
 slots = Table("slots", Slot, key=("org_id", "epoch", "slot"), scope="org_id", home=Home.SPACE)
 records = Table("records", Record, key=("org_id", "collection", "id"), scope="org_id", home=Home.SPACE, large=True)
+collections = Table("collections", Collection, key=("org_id", "name"), scope="org_id", home=Home.SPACE)
+index_entries = Table(
+    "index_entries",
+    IndexEntry,
+    key=("org_id", "collection", "number", "key"),
+    scope="org_id",
+    home=Home.SPACE,
+)
+record_events = Table("record_events", RecordEvent, key=("org_id", "seq"), scope="org_id", home=Home.SPACE)
+space_responses = Table(
+    "space_responses",
+    IdempotentResponse,
+    key=("org_id", "id"),
+    scope="org_id",
+    home=Home.SPACE,
+    indexes=(("expires_at", "org_id", "id"),),
+    large=True,
+)
+"""As ``idempotent_responses``, for what happens in a space: the answer is kept in the transaction of the effect."""
 
 TABLES: tuple[Table[Any], ...] = (
     organizations,
@@ -92,6 +114,10 @@ TABLES: tuple[Table[Any], ...] = (
     purge_receipts,
     slots,
     records,
+    collections,
+    index_entries,
+    record_events,
+    space_responses,
 )
 DIRECTORY: tuple[Table[Any], ...] = tuple(t for t in TABLES if t.home is Home.DIRECTORY)
 SPACE: tuple[Table[Any], ...] = tuple(t for t in TABLES if t.home is Home.SPACE)

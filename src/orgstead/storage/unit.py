@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Mapping, Sequence
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from orgstead.errors import OutOfScope, StorageReadOnly, TransactionEnded
-from orgstead.storage.port import Home, OrgScope, Scope, Space, Table
+from orgstead.storage.port import Home, OrgScope, Scope, Space, Table, total_order
 
 T = TypeVar("T")
 P = ParamSpec("P")
@@ -114,6 +114,15 @@ def columns_named(table: Table[Any], unique: str | None) -> tuple[str, ...]:
         return (table.unique or {})[unique]
     except KeyError:
         raise ValueError(f"{table.name} has no unique constraint {unique}.") from None
+
+
+def bounded_by(table: Table[Any], order: Sequence[str], pinned: Collection[str | None]) -> tuple[str, bool]:
+    """The column that ``until`` bounds, and whether it is descending. Raises ``ValueError`` where it is ``pinned``."""
+    first = total_order(table, order)[0]
+    column = first.lstrip("-")
+    if column in pinned:
+        raise ValueError(f"The column {column} of {table.name} has one value here, so the list cannot end at another.")
+    return column, first.startswith("-")
 
 
 def check_limit(limit: int) -> None:

@@ -16,7 +16,7 @@ from orgstead.model import Access
 from orgstead.storage.mongodb import access, client, location, maintenance, schema, spaces
 from orgstead.storage.mongodb.examine import examine
 from orgstead.storage.mongodb.transaction import attempt
-from orgstead.storage.mongodb.units import SCAN_SECONDS, Units
+from orgstead.storage.mongodb.units import Units
 from orgstead.storage.port import Digest, FoundSpace, Scope, Space, SystemScope, Table, Transaction
 
 T = TypeVar("T")
@@ -88,8 +88,7 @@ class MongoStorage:
         **kwargs: P.kwargs,
     ) -> T:
         self._noted(scope)
-        once = attempt(self._server, scope, work, args, kwargs, writable=False)
-        return await self._units.read(once, seconds=SCAN_SECONDS)
+        return await self._units.read(attempt(self._server, scope, work, args, kwargs, writable=False))
 
     async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
         async def once(session: AsyncClientSession) -> Access:

@@ -13,7 +13,7 @@ from orgstead.storage.codec import Kind
 from orgstead.storage.mongodb.documents import Document, Layout, all_of
 from orgstead.storage.mongodb.units import Again
 from orgstead.storage.port import Table, total_order
-from orgstead.storage.unit import check_keys, check_limit, columns_named
+from orgstead.storage.unit import bounded_by, check_keys, check_limit, columns_named
 
 if TYPE_CHECKING:
     from orgstead.storage.mongodb.transaction import MongoTransaction
@@ -30,6 +30,7 @@ async def page(
     *,
     order: Sequence[str],
     after: Sequence[Any] | None,
+    until: Any,
     limit: int,
 ) -> list[Row]:
     """``Transaction.page``: one command, whose first batch is the whole page."""
@@ -41,6 +42,8 @@ async def page(
     if after is not None and len(after) != len(full):
         raise ValueError(f"The order of {table.name} has {len(full)} columns, and after must have as many values.")
     marks = None if after is None else {c: layout.codec.comparable(c, v) for (c, _), v in zip(full, after, strict=True)}
+    pinned = {*(where or {}), *([table.scope] if tx.org_id is not None else [])}
+    end = None if until is None else bounded_by(table, order, pinned)
     if values is None or limit == 0:
         return []
     free = [(column, down) for column, down in full if column not in values]
@@ -51,12 +54,18 @@ async def page(
         if marks is not None:
             bounds.pop("$lt" if down else "$gte", None)
             bounds["$lt" if down else "$gt"] = layout.id_of([{**marks, **values}[column] for column in table.key])
+        if end is not None:  # rows of that very value may still be inside; the exact condition follows
+            edge = [*layout.leading(values), layout.codec.comparable(end[0], until)]
+            bounds.pop("$gte" if down else "$lt", None)
+            bounds["$gt" if down else "$lt"] = layout.id_of(edge)
         wanted = [*layout.equal(values, ranged=False), *([{"_id": bounds}] if bounds else [])]
     else:
         wanted = layout.equal(values)
         sort = [(layout.paths[column], -1 if down else 1) for column, down in free]
         if marks is not None:
             wanted += _beyond(layout, free, [layout.native(column, marks[column]) for column, _ in free])
+    if end is not None:
+        wanted.append(_before(layout, *end, until))
     found = collection.find(all_of(wanted), sort=sort or None, limit=limit, batch_size=limit, session=tx.session)
     return [layout.row(document) for document in await found.to_list()]
 
@@ -71,6 +80,15 @@ def _is_key_order(layout: Layout[Any], values: Mapping[str, Any], free: Order) -
         and all(column in values for column in key[:pinned])
         and len({down for _, down in free}) == 1
     )
+
+
+def _before(layout: Layout[Any], column: str, down: bool, value: Any) -> Document:
+    """The condition of the values that come before ``value``, of which None is the smallest."""
+    path, edge = layout.paths[column], layout.native(column, layout.codec.comparable(column, value))
+    if down:
+        return {path: {"$gt": edge}}
+    nullable = layout.codec.by_name[column].nullable
+    return {"$or": [{path: {"$lt": edge}}, {path: None}]} if nullable else {path: {"$lt": edge}}
 
 
 def _beyond(layout: Layout[Any], order: Order, marks: Sequence[Any]) -> list[Document]:

@@ -20,7 +20,7 @@ from orgstead.storage.mongodb.client import Collection, Server
 from orgstead.storage.mongodb.documents import LOCK, Document, Layout, all_of, layout_of
 from orgstead.storage.mongodb.units import Again, Attempt
 from orgstead.storage.port import Home, Scope, Table
-from orgstead.storage.unit import Unit, identified_by, verb
+from orgstead.storage.unit import MAX_KEYS, Unit, identified_by, verb
 
 Row = TypeVar("Row")
 T = TypeVar("T")
@@ -151,6 +151,19 @@ class MongoTransaction(Unit):
             raise NotFound
 
     @verb(writes=True)
+    async def remove_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> None:
+        layout, collection = self.place(table)
+        if self.org_id is not None and any(key[table.key.index(table.scope or "")] != self.org_id for key in keys):
+            raise NotFound
+        wanted = [layout.id_of(layout.plain(table.key, key)) for key in keys]
+        for begin in range(0, len(wanted), MAX_KEYS):
+            part = wanted[begin : begin + MAX_KEYS]
+            self._touches(collection, part[0])
+            removed = await collection.delete_many({"_id": {"$in": part}}, session=self.session)
+            if removed.deleted_count != len(part):
+                raise NotFound
+
+    @verb(writes=True)
     async def lock(self, table: Table[Row], *key: Any) -> Row:
         layout, collection = self.place(table)
         wanted = self._by_key(layout, key)
@@ -220,9 +233,10 @@ class MongoTransaction(Unit):
         *,
         order: Sequence[str] = (),
         after: Sequence[Any] | None = None,
+        until: Any = None,
         limit: int,
     ) -> list[Row]:
-        return await lists.page(self, table, where, order=order, after=after, limit=limit)
+        return await lists.page(self, table, where, order=order, after=after, until=until, limit=limit)
 
     @verb(writes=False)
     async def aggregate(

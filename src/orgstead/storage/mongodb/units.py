@@ -27,10 +27,11 @@ T = TypeVar("T")
 Attempt = Callable[[AsyncClientSession], Awaitable[T]]
 
 UNIT_SECONDS = 8.0
-"""How long a unit may take with all its attempts, before it is given up with nothing changed."""
+"""How long after its beginning a unit may be attempted again, before it is given up with nothing changed.
 
-SCAN_SECONDS = 55.0
-"""The same for a scan. A server ends transactions after a minute."""
+A unit that gets on is not stopped: each of its commands has its own time (``client.OPERATION_SECONDS``), and a server
+ends a transaction after a minute.
+"""
 
 COMMIT_SECONDS = 5.0
 """How long a commit whose outcome is not known may be asked about."""
@@ -65,16 +66,18 @@ class Units:
         Raises what the attempt raises, ``StorageBusy`` or ``StorageError`` when the deadline has passed with nothing
         changed, and ``OutcomeUnknown``.
         """
-        return await self._repeated(attempt, transaction=True, seconds=UNIT_SECONDS)
+        return await self._repeated(attempt, transaction=True)
 
-    async def read(self, attempt: Attempt[T], *, seconds: float = UNIT_SECONDS) -> T:
+    async def read(self, attempt: Attempt[T]) -> T:
         """The result of ``attempt(session)``, all of whose reads are of one moment."""
-        return await self._repeated(attempt, transaction=not self._server.snapshot_reads, seconds=seconds)
+        return await self._repeated(attempt, transaction=not self._server.snapshot_reads)
 
-    async def plainly(self, job: Callable[[], Awaitable[T]], *, seconds: float = UNIT_SECONDS) -> T:
-        """The result of commands outside of any transaction; errors are ours."""
+    async def plainly(self, job: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
+        """The result of commands outside of any transaction, each in ``seconds`` or its usual time; errors are ours."""
         self._begin()
         try:
+            if seconds is None:
+                return await job()
             with pymongo.timeout(seconds):
                 return await job()
         except PyMongoError as error:
@@ -92,15 +95,15 @@ class Units:
 
     # --- attempts ---------------------------------------------------------------------------------------------------
 
-    async def _repeated(self, attempt: Attempt[T], *, transaction: bool, seconds: float) -> T:
-        deadline = get_running_loop().time() + seconds
+    async def _repeated(self, attempt: Attempt[T], *, transaction: bool) -> T:
+        deadline = get_running_loop().time() + UNIT_SECONDS
         pause = _FIRST_PAUSE
         self._begin()
         try:
             async with self._lines.place() as place:
                 while True:
                     try:
-                        return await self._once(attempt, transaction=transaction, deadline=deadline)
+                        return await self._once(attempt, transaction=transaction)
                     except Again as lost:
                         await self._wait(place, lost, pause, deadline)
                         pause = min(2 * pause, _LONGEST_PAUSE)
@@ -118,13 +121,12 @@ class Units:
         except TimeoutError:
             raise failures.translated(error) from error
 
-    async def _once(self, attempt: Attempt[T], *, transaction: bool, deadline: float) -> T:
+    async def _once(self, attempt: Attempt[T], *, transaction: bool) -> T:
         session = self._session(transaction=transaction)
         try:
             if transaction:
                 await session.start_transaction(read_concern=SNAPSHOT, write_concern=MAJORITY, read_preference=PRIMARY)
-            with pymongo.timeout(max(deadline - get_running_loop().time(), 0.001)):
-                result = await attempt(session)
+            result = await attempt(session)
         except CancelledError:
             self._in_background(_ended(session))  # the connection is lost, but the server has still to be told
             raise

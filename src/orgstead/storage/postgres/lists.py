@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orgstead.storage.codec import Kind
 from orgstead.storage.port import Table, total_order
 from orgstead.storage.postgres.statements import Statements, Values, names, quoted
-from orgstead.storage.unit import check_keys, check_limit, columns_named
+from orgstead.storage.unit import bounded_by, check_keys, check_limit, columns_named
 
 if TYPE_CHECKING:
     from orgstead.storage.postgres.transaction import PostgresTransaction
@@ -26,11 +26,12 @@ async def page(
     *,
     order: Sequence[str],
     after: Sequence[Any] | None,
+    until: Any,
     limit: int,
 ) -> list[Row]:
     """``Transaction.page``."""
     sql = tx.statements(table)
-    rows = await rows_of_page(tx, sql, where, order=order, after=after, limit=limit)
+    rows = await rows_of_page(tx, sql, where, order=order, after=after, until=until, limit=limit)
     return [sql.codec.decode(row) for row in rows]
 
 
@@ -41,6 +42,7 @@ async def rows_of_page(
     *,
     order: Sequence[str],
     after: Sequence[Any] | None,
+    until: Any = None,
     limit: int,
 ) -> list[Any]:
     """The plain values of a page's rows."""
@@ -50,6 +52,8 @@ async def rows_of_page(
     condition = tx.conditions(sql, where, values)
     full = [(sql.codec.column(column.lstrip("-")).name, column.startswith("-")) for column in total_order(table, order)]
     pinned = {*(where or {}), *([table.scope] if tx.within_organization else [])}
+    if until is not None:
+        condition += f" AND {_before(sql, *bounded_by(table, order, pinned), until, values)}"
     free = [(column, down) for column, down in full if column not in pinned]
     sorted_ = sql.order_by(free)
     if after is None:
@@ -72,6 +76,12 @@ async def rows_of_page(
     union = " UNION ALL ".join(f"({part})" for part in parts)
     text = f"SELECT {sql.columns} FROM ({union}) AS ranges{sorted_} LIMIT {size}"  # noqa: S608  # declared names
     return await tx.rows(text, values.all)
+
+
+def _before(sql: Statements[Any], column: str, down: bool, value: Any, values: Values) -> str:
+    """The condition of the values that come before ``value``, of which None is the smallest."""
+    text = f"{quoted(column)} {'>' if down else '<'} {values.bind(sql.codec.comparable(column, value))}"
+    return f"({text} OR {quoted(column)} IS NULL)" if not down and column in sql.nullable else text
 
 
 Marks = Sequence[tuple[str, bool, Any]]

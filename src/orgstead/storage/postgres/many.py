@@ -41,6 +41,23 @@ async def replace_many(tx: PostgresTransaction, table: Table[Row], rows: Sequenc
     return stored
 
 
+async def remove_many(tx: PostgresTransaction, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> None:
+    """``Transaction.remove_many``."""
+    sql = tx.statements(table)
+    for part in _parts([sql.key(key) for key in keys]):
+        values = Values()
+        wanted = sql.unnested(table.key, part, values)
+        same = " AND ".join(f"stored.{quoted(column)} = wanted.{quoted(column)}" for column in table.key)
+        if tx.org_id is not None:
+            same += f" AND stored.{quoted(table.scope or '')} = {values.bind(tx.org_id)}"
+        text = (
+            f"DELETE FROM {sql.target} AS stored"  # noqa: S608  # declared names
+            f" USING {wanted} AS wanted ({names(table.key)}) WHERE {same}"
+        )
+        if await tx.count(text, values.all, sql) != len(part):
+            raise NotFound
+
+
 def _update(tx: PostgresTransaction, sql: Statements[Any], part: Sequence[list[Any]]) -> tuple[str, list[Any]]:
     values = Values()
     source = sql.unnested(sql.table.columns, part, values)

@@ -16,13 +16,25 @@ from orgstead.storage import space_names, tables
 from orgstead.storage.port import Space
 from orgstead.storage.postgres import policies, schema
 from orgstead.storage.postgres.connections import Connection, single
-from orgstead.storage.postgres.statements import SCHEMA, Values, create_table, quoted, schema_of, statements_of, within
+from orgstead.storage.postgres.statements import (
+    SCHEMA,
+    Values,
+    create_table,
+    names,
+    quoted,
+    schema_of,
+    statements_of,
+    within,
+)
 
 _TABLES = tuple(table.name for table in tables.SPACE)
 _SPACE_LOCKS = 0x73_7061
 """The class of the advisory locks on names of schemas."""
 
 _OPEN = SlotState.OPEN.value
+_AT_ZERO = tuple(c for c in tables.slots.columns if c not in ("org_id", "epoch", "slot", "state"))
+"""What a new slot counts, and the flags that it does not have."""
+
 _CLOSED = SlotState.CLOSED.value
 
 
@@ -75,8 +87,8 @@ async def _create_slots(connection: Connection, schema_: str, spaces: Sequence[S
         # One search for each: left to choose, the planner reads the whole table, and every batch takes longer.
         f" later AS (SELECT FROM wanted CROSS JOIN LATERAL (SELECT FROM {sql.target} AS slot"
         " WHERE slot.org_id = wanted.org_id AND slot.epoch > wanted.epoch LIMIT 1) AS one LIMIT 1),"
-        f" made AS (INSERT INTO {sql.target} (org_id, epoch, slot, state, tracked, records, bytes)"
-        f" SELECT org_id, epoch, number, {values.bind(_OPEN)}, 0, 0, 0"
+        f" made AS (INSERT INTO {sql.target} (org_id, epoch, slot, state, {names(_AT_ZERO)})"
+        f" SELECT org_id, epoch, number, {values.bind(_OPEN)}, {', '.join('0' for _ in _AT_ZERO)}"
         f" FROM wanted, generate_series(0, {values.bind(slots - 1)}::bigint) AS number"
         " WHERE NOT EXISTS (SELECT FROM later) ON CONFLICT DO NOTHING)"
         " SELECT EXISTS (SELECT FROM later)",
@@ -215,7 +227,7 @@ async def _refuse_others(connection: Connection, space: Space) -> None:
     slots = within(schema_of(space), tables.slots.name)
     refused = f"SELECT EXISTS (SELECT FROM {slots} WHERE org_id = $1 AND epoch > $2)"  # noqa: S608  # a quoted name
     if space.kind is PlacementKind.DEDICATED:
-        refused += f" OR EXISTS (SELECT FROM {slots} WHERE org_id <> $1)"  # a quoted name
+        refused += f" OR EXISTS (SELECT FROM {slots} WHERE org_id <> $1)"  # noqa: S608  # a quoted name
     if await connection.fetchval(refused, space.org_id, space.epoch):
         raise SpaceMismatch
 

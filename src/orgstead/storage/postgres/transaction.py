@@ -101,6 +101,10 @@ class PostgresTransaction(Unit):
             raise NotFound
 
     @verb(writes=True)
+    async def remove_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> None:
+        await many.remove_many(self, table, keys)
+
+    @verb(writes=True)
     async def lock(self, table: Table[Row], *key: Any) -> Row:
         sql = self.statements(table)
         return await self._one(sql, sql.lock(self.within_organization), key)
@@ -162,9 +166,10 @@ class PostgresTransaction(Unit):
         *,
         order: Sequence[str] = (),
         after: Sequence[Any] | None = None,
+        until: Any = None,
         limit: int,
     ) -> list[Row]:
-        return await lists.page(self, table, where, order=order, after=after, limit=limit)
+        return await lists.page(self, table, where, order=order, after=after, until=until, limit=limit)
 
     @verb(writes=False)
     async def aggregate(

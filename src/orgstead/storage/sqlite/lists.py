@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orgstead.storage.codec import Kind
 from orgstead.storage.port import Table, total_order
 from orgstead.storage.sqlite.statements import Statements, names, quoted
-from orgstead.storage.unit import check_keys, check_limit, columns_named
+from orgstead.storage.unit import bounded_by, check_keys, check_limit, columns_named
 
 if TYPE_CHECKING:
     from orgstead.storage.sqlite.transaction import SqliteTransaction
@@ -31,6 +31,7 @@ def page(
     *,
     order: Sequence[str],
     after: Sequence[Any] | None,
+    until: Any,
     limit: int,
 ) -> list[Row]:
     """``Transaction.page``.
@@ -45,6 +46,11 @@ def page(
     full = [(sql.codec.column(column.lstrip("-")).name, column.startswith("-")) for column in total_order(table, order)]
     pinned = {*(where or {}), *([table.scope] if tx.within_organization else [])}
     free = [(column, down) for column, down in full if column not in pinned]
+    if until is not None:
+        column, down = bounded_by(table, order, pinned)
+        text, value = _before(sql, column, until, down=down)
+        conditions.append(text)
+        values.append(value)
     if after is None:
         ranges: Iterator[_Range] = iter([(conditions, values, free)])
     else:
@@ -64,6 +70,14 @@ def page(
         text = f"{sql.select}{' AND '.join(texts) or _EVERY_ROW}{sql.order_by(rest)} LIMIT ?"
         found.extend(tx.rows(text, [*parameters, wanted]))
     return [sql.codec.decode(row) for row in found]
+
+
+def _before(sql: Statements[Any], column: str, value: Any, *, down: bool) -> tuple[str, Any]:
+    """The condition of the values that come before ``value``, and what it is compared with. None is the smallest."""
+    text = f"{quoted(column)} {'>' if down else '<'} ?"
+    if not down and sql.codec.by_name[column].nullable:
+        text = f"({text} OR {sql.null[column]})"
+    return text, sql.codec.comparable(column, value)
 
 
 def _ranges(

@@ -105,10 +105,13 @@ class SqliteTransaction(Unit):
 
     @_verb(writes=True)
     def remove(self, table: Table[Row], *key: Any) -> None:
+        self._remove(self.statements(table), key)
+
+    @_verb(writes=True)
+    def remove_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> None:
         sql = self.statements(table)
-        condition, values = self._by_key(sql, sql.key(key))
-        if not self.count(sql.delete + condition, values):
-            raise NotFound
+        for key in keys:
+            self._remove(sql, key)
 
     @_verb(writes=True)
     def lock(self, table: Table[Row], *key: Any) -> Row:
@@ -167,9 +170,10 @@ class SqliteTransaction(Unit):
         *,
         order: Sequence[str] = (),
         after: Sequence[Any] | None = None,
+        until: Any = None,
         limit: int,
     ) -> list[Row]:
-        return lists.page(self, table, where, order=order, after=after, limit=limit)
+        return lists.page(self, table, where, order=order, after=after, until=until, limit=limit)
 
     @_verb(writes=False)
     def aggregate(
@@ -257,6 +261,11 @@ class SqliteTransaction(Unit):
             return sql.codec.decode(values)
         condition, identity = self._by_key(sql, key)
         raise StaleRow if self.rows(sql.exists + condition, identity) else NotFound
+
+    def _remove(self, sql: Statements[Row], key: tuple[Any, ...]) -> None:
+        condition, values = self._by_key(sql, sql.key(key))
+        if not self.count(sql.delete + condition, values):
+            raise NotFound
 
     def _get(self, table: Table[Row], key: tuple[Any, ...]) -> Row:
         sql = self.statements(table)

@@ -1,0 +1,139 @@
+"""…/collections: what an organization's records are called, must be like, and can be found by."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import orjson
+from fastapi import APIRouter, Depends, Query
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from starlette.responses import Response
+
+from orgstead import record_collections, record_definitions
+from orgstead.api import lists, record_schemas, schemas
+from orgstead.api.caller import Caller, CanDefineCollections, CanReadRecords, values_of
+from orgstead.api.documented import UNCHANGED, WITH_BODY, problems
+from orgstead.api.faults import said_once
+from orgstead.api.guarded import GuardedRoute
+from orgstead.api.organizations import OWN
+from orgstead.api.preconditions import dated_tag, require_match
+from orgstead.api.responses import Empty, Json
+from orgstead.errors import PreconditionFailed
+from orgstead.model import Collection
+from orgstead.placements import hold
+from orgstead.representations import operation as operation_shown
+from orgstead.storage.port import Space, Transaction
+
+router = APIRouter(tags=["Collections"], route_class=GuardedRoute)
+
+COLLECTIONS = OWN + "/collections"
+ONE = COLLECTIONS + "/{collection}"
+
+
+class ByName(BaseModel):
+    """The query of a list of collections."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    limit: Annotated[int, BeforeValidator(lists.plain_number)] = Field(
+        default=lists.DEFAULT_LIMIT, ge=1, le=lists.MAX_LIMIT, description="How many at most."
+    )
+    cursor: str | None = Field(default=None, description="`next_cursor` of the part before.")
+
+
+@router.get(
+    COLLECTIONS,
+    operation_id="collections_list",
+    summary="List collections",
+    response_model=record_schemas.CollectionList,
+    responses=problems(401, 403, 404, 422, 423, 429),
+    dependencies=[Depends(said_once)],
+)
+async def page(caller: CanReadRecords, query: Annotated[ByName, Query()]) -> Response:
+    """The organization's collections by name."""
+    binding = ("collections_list", caller.org_id)
+    position = lists.after(caller.app, query.cursor, binding)
+    name = str(position[0]) if position else None
+    found = await caller.scan_in_space(record_collections.page, after=name, limit=query.limit + 1)
+    following = found[query.limit - 1].name if len(found) > query.limit else None
+    data = [record_collections.shown(collection) for collection in found[: query.limit]]
+    return lists.shown(data, caller.app.cursors.encode([following], binding) if following else None)
+
+
+@router.get(
+    ONE,
+    operation_id="collections_get",
+    summary="Read a collection",
+    response_model=record_schemas.Collection,
+    responses={**UNCHANGED, **problems(401, 403, 404, 423, 429)},
+)
+async def get(caller: CanReadRecords) -> Response:
+    """The definition in force. ``state`` is ``changing`` while another one is being checked."""
+    collection = await caller.read_in_space(record_collections.get, caller.named("collection"))
+    tag = _tag(collection)
+    return Empty(304, [(b"etag", tag)]) if caller.has_seen(tag) else _shown(collection)
+
+
+@router.put(
+    ONE,
+    operation_id="collections_define",
+    summary="Define a collection",
+    response_model=record_schemas.Collection,
+    responses={
+        201: {"model": record_schemas.Collection, "description": "It is new."},
+        202: {"model": schemas.Operation, "description": "It takes longer; follow the operation at `Location`."},
+        **problems(401, 403, 404, 409, 412, 423, 429, *WITH_BODY),
+    },
+)
+async def define(caller: CanDefineCollections, body: record_schemas.CollectionDefine) -> Response:
+    """Give a collection this definition and no other; make it where there is none of that name.
+
+    Records that are there must satisfy it: otherwise it is refused (409), naming some that do not, and nothing changes.
+    """
+    definition = record_definitions.parse(body.schema_, body.indexes or (), body.unique or ())
+    fields = values_of(caller.request, b"if-match")
+
+    def permit(current: Collection | None) -> None:
+        if fields and current is None:
+            raise PreconditionFailed
+        if current is not None:
+            require_match(fields, _tag(current))
+
+    app, placement = caller.app, caller.principal.placement
+    defined = await record_collections.define(
+        app, placement, caller.named("collection"), definition, caller.terms, caller.actor, permit=permit
+    )
+    app.arrivals.tell(caller.org_id)
+    if defined.operation is not None:
+        location = f"/v1/operations/{defined.operation.id}".encode("ascii")
+        return Json(orjson.dumps(operation_shown(defined.operation)), 202, [(b"location", location)])
+    return _shown(defined.collection, 201 if defined.created else 200)
+
+
+@router.delete(
+    ONE,
+    operation_id="collections_delete",
+    summary="Delete a collection",
+    status_code=204,
+    responses=problems(401, 403, 404, 409, 412, 423, 429),
+)
+async def delete(caller: CanDefineCollections) -> Response:
+    """Remove an empty collection and its definition."""
+    await caller.run_in_space(_removed, caller)
+    return Empty()
+
+
+async def _removed(tx: Transaction, space: Space, caller: Caller) -> None:
+    name = caller.named("collection")
+    if fields := values_of(caller.request, b"if-match"):
+        await hold(tx, space)
+        require_match(fields, _tag(await record_collections.get(tx, space, name)))
+    await record_collections.remove(tx, space, name, caller.terms)
+
+
+def _tag(collection: Collection) -> bytes:
+    return dated_tag(collection.version, collection.created_at)
+
+
+def _shown(collection: Collection, status: int = 200) -> Json:
+    return Json(orjson.dumps(record_collections.shown(collection)), status, [(b"etag", _tag(collection))])

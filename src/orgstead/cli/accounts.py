@@ -1,0 +1,85 @@
+"""The account that an import gives of each line: printed, written into a report, counted."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from orgstead.cli.errors import UsageError
+from orgstead.cli.output import Format, Output, Printer, csv_cell
+from orgstead.errors import LinesRefused
+
+REFUSED = "refused"
+SHOWN_REFUSALS = 20
+
+
+class Account:
+    """The account of one import. Each line is a mapping with ``columns``, among them ``line`` and ``result``."""
+
+    def __init__(self, out: Output, columns: Sequence[str], key: str, report: Any) -> None:
+        self.totals: Counter[str] = Counter()
+        self._out = out
+        self._columns = columns
+        self._report = report
+        self._printer: Printer | None = None
+        if out.options.format is not Format.TABLE:
+            self._printer = out.printer(columns, key=key)
+
+    def take(self, outcomes: Sequence[Mapping[str, Any]]) -> None:
+        """Take what has become durable, and say so at once, whatever ends the import."""
+        for outcome in outcomes:
+            self.totals[outcome["result"]] += 1
+            if self._printer and (self._out.options.format is not Format.ID or outcome["result"] != REFUSED):
+                self._printer.row(outcome)
+            if self._report:
+                self._report.writerow([csv_cell(outcome[column]) for column in self._columns])
+            if outcome["result"] == REFUSED and self.totals[REFUSED] <= SHOWN_REFUSALS:
+                self._out.say(f"line {outcome['line']}: refused: {outcome['reason']}")
+        sys.stdout.flush()
+
+    def end(self, results: Sequence[str], seconds: float) -> None:
+        """Print the totals: what a table shows, and on standard error beside other formats."""
+        if self._printer:
+            self._printer.end()
+        done = self.totals.total()
+        if self._out.options.format is Format.TABLE:
+            self._out.item({**{result: self.totals[result] for result in results}, "lines": done})
+        self._out.say(f"{done} lines in {seconds:.1f} s" + (f", {done / seconds:.0f} a second" if seconds >= 1 else ""))
+
+    def judge(self) -> None:
+        """Raise ``LinesRefused`` if any was."""
+        if refused := self.totals[REFUSED]:
+            raise LinesRefused(
+                f"{refused} of {self.totals.total()} lines were refused; everything else was done.",
+                next="mend those lines and run the same command again: what is there already stays as it is",
+            )
+
+
+@contextmanager
+def report(path: Path | None, columns: Sequence[str]) -> Iterator[Any]:
+    """A writer of rows into a new CSV file; None without a path. Raises ``UsageError``."""
+    if path is None:
+        yield None
+        return
+    try:
+        with path.open("x", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(columns)
+            yield writer
+    except FileExistsError:
+        raise UsageError("The report's file exists already.", next="name another file for --report") from None
+    except OSError as error:
+        raise UsageError(f"The report cannot be written: {error.strerror}.") from None
+
+
+def count_lines(file: Path) -> int | None:
+    """How many lines a file has, about: what the progress bar counts towards."""
+    if not file.is_file():
+        return None
+    with file.open("rb") as stream:
+        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))

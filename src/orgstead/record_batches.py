@@ -1,0 +1,411 @@
+"""Writing records: any number of changes as one transaction, with their index entries, events and usage.
+
+Every write takes this way, a single one as a batch of one:
+
+    hold the slot -> read collections and records -> take each change -> enter -> write each table once
+
+The slot is held from the beginning, so what was read stays so until the commit: definitions, versions, unique values,
+the usage, and the number of the last event. Nothing is written before every change was taken.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from orgstead import kit, placements, record_definitions, usage
+from orgstead.audit import Actor
+from orgstead.errors import InvalidInput, InvalidValue, NotFound, PreconditionFailed, Problem
+from orgstead.field_paths import pointer
+from orgstead.index_keys import Index, is_claim, keys_of
+from orgstead.model import Collection, IndexEntry, Json, Record, RecordEvent, Slot
+from orgstead.record_errors import InvalidRecord, InvalidRecordId, RecordExists, RecordTooLarge, UniqueTaken
+from orgstead.storage import tables
+from orgstead.storage.port import Space, Transaction
+from orgstead.usage import Limits
+
+if TYPE_CHECKING:
+    from orgstead.settings import Settings
+
+MAX_CHANGES: Final = 500
+"""Changes of one batch."""
+
+KEYS: Final = 1000
+"""Keys that are asked for at once."""
+
+_ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
+
+
+class Op(StrEnum):
+    CREATE = "create"
+    REPLACE = "replace"
+    PATCH = "patch"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One change of one record. ``id`` may be None for a new record; ``data`` is the merge patch of a patch.
+
+    ``if_version`` is the version that the record must still have, None for any.
+    """
+
+    op: Op
+    collection: str
+    id: str | None = None
+    data: dict[str, Json] | None = None
+    if_version: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """Who writes and when, and what the plan and the settings allow."""
+
+    actor: str
+    at: datetime
+    limits: Limits
+    max_bytes: int
+
+
+def terms_of(settings: Settings, plan: str, actor: Actor, at: datetime) -> Terms:
+    """The terms of an organization on this plan."""
+    limits = usage.limits_of(settings, plan)
+    return Terms(actor=actor.id, at=at, limits=limits, max_bytes=settings.records.max_bytes)
+
+
+def is_id(text: str) -> bool:
+    """Can a record have this id?"""
+    return _ID.fullmatch(text) is not None and text not in (".", "..")
+
+
+def checked_id(text: str) -> str:
+    """The id, if a record can have it: no path segment that means another. Raises ``InvalidRecordId``."""
+    if not is_id(text):
+        raise InvalidRecordId(problems=[Problem("/id", InvalidRecordId.code, InvalidRecordId.title)])
+    return text
+
+
+def merged(target: Json, patch: Json) -> Json:
+    """``target`` with the merge patch applied (RFC 7396): null removes a member, objects merge, all else replaces."""
+    if type(patch) is not dict:
+        return patch
+    result = dict(target) if type(target) is dict else {}
+    for name, value in patch.items():
+        if value is None:
+            result.pop(name, None)
+        else:
+            result[name] = merged(result.get(name), value)
+    return result
+
+
+Entries = dict[tuple[int, str], bool]
+"""(index, key) -> whether the key is a claim that no other record may have."""
+
+
+@dataclass(slots=True)
+class Taken:
+    """A change that was found good: the record as it was and as it will be."""
+
+    change: Change
+    before: Record | None
+    after: Record | None
+    gone: Entries = field(default_factory=dict)
+    come: Entries = field(default_factory=dict)
+    indexes: Sequence[Index] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        record = self.after or self.before
+        assert record is not None
+        return record.collection, record.id
+
+    @property
+    def bytes(self) -> int:
+        return (self.after.bytes if self.after else 0) - (self.before.bytes if self.before else 0)
+
+    @property
+    def records(self) -> int:
+        return (self.after is not None) - (self.before is not None)
+
+
+class Batch:
+    """Changes while they are taken one by one. ``one_by_one`` holds each against the quota when it is taken.
+
+    Otherwise the quota is asked at the end, for all of them together.
+    """
+
+    def __init__(self, tx: Transaction, space: Space, slot: Slot, terms: Terms, *, one_by_one: bool) -> None:
+        self._tx = tx
+        self._space = space
+        self._slot = slot
+        self._used = usage.used(slot)
+        self._terms = terms
+        self._one_by_one = one_by_one
+        self._collections: dict[str, Collection] = {}
+        self._indexes: dict[str, Sequence[Index]] = {}
+        self._there: dict[tuple[str, str], Record] = {}
+        self._seen: set[tuple[str, str]] = set()
+        self._new_collections: list[Collection] = []
+        self._taken: list[Taken] = []
+
+    @classmethod
+    async def begun(
+        cls, tx: Transaction, space: Space, changes: Iterable[Change], terms: Terms, *, one_by_one: bool = False
+    ) -> Batch:
+        """Hold the space's slot and read what the changes are about. Raises ``PlacementMoved``."""
+        batch = cls(tx, space, await placements.hold(tx, space), terms, one_by_one=one_by_one)
+        org_id = space.org_id
+        changes = list(changes)
+        changes = [c for c in changes if record_definitions.is_name(c.collection)]  # `take` refuses the others
+        names = dict.fromkeys(change.collection for change in changes)
+        batch._collections = {
+            collection.name: collection
+            for keys in _portions([(org_id, name) for name in names])
+            for collection in await tx.find_many(tables.collections, keys)
+        }
+        alone = len(changes) == 1 and not one_by_one  # an import wants to know what is there, not to be refused
+        ids = dict.fromkeys((org_id, c.collection, c.id) for c in changes if _is_read(c, alone=alone))
+        for keys in _portions(list(ids)):
+            for record in await tx.find_many(tables.records, keys):
+                batch._there[record.collection, record.id] = record
+        return batch
+
+    def take(self, change: Change) -> Taken:
+        """Hold one change against what is there. What it raises concerns this change only; nothing is taken then.
+
+        Raises ``NotFound``, ``PreconditionFailed``, ``RecordExists``, ``InvalidRecord``, ``InvalidRecordId``,
+        ``InvalidDefinition``, ``RecordTooLarge`` and, one by one, ``QuotaExceeded``.
+        """
+        record_id = kit.new_id("rec") if change.id is None else checked_id(change.id)
+        key = (change.collection, record_id)
+        if key in self._seen:
+            raise InvalidInput(problems=[_problem("/id", "A batch names a record once.")])
+        before = self._there.get(key)
+        if change.op is Op.CREATE:
+            if before is not None:
+                raise RecordExists
+        elif before is None:
+            raise NotFound
+        elif change.if_version is not None and change.if_version != before.version:
+            raise PreconditionFailed
+        collection = self._collections.get(change.collection) or self._new(change.collection)
+        after = self._after(change, record_id, before)
+        taken = Taken(change, before, after, indexes=self._indexes_of(collection))
+        if after is not None:
+            problems = record_definitions.violations(collection, record_id, after.data, InvalidRecord.code)
+            if problems:
+                raise InvalidRecord(problems=problems)
+        old, new = _entries(taken.indexes, before), _entries(taken.indexes, after)
+        taken.gone = {at: claim for at, claim in old.items() if at not in new}
+        taken.come = {at: claim for at, claim in new.items() if at not in old} if old else new
+        if self._one_by_one:
+            usage.admit(self._terms.limits, self._used, self._deltas_of(taken, collection))
+        self._keep(taken, collection)
+        return taken
+
+    async def conflicts(self) -> list[tuple[Taken, UniqueTaken]]:
+        """The changes that were taken and claim unique values of records that keep them, or of changes before them."""
+        claims: dict[tuple[str, int, str], Taken] = {}
+        found: list[tuple[Taken, UniqueTaken]] = []
+        released = {(t.key[0], *at) for t in self._taken for at, claim in t.gone.items() if claim}
+        for taken in self._taken:
+            mine = [(taken.key[0], *at) for at, claim in taken.come.items() if claim]
+            if clash := next((at for at in mine if at in claims), None):
+                found.append((taken, _unique_taken(taken, clash[1])))
+            else:
+                claims.update(dict.fromkeys(mine, taken))
+        asked = [(self._space.org_id, *at) for at in claims if at not in released]
+        for keys in _portions(asked):
+            for entry in await self._tx.find_many(tables.index_entries, keys):
+                taken = claims[entry.collection, entry.number, entry.key]
+                found.append((taken, _unique_taken(taken, entry.number)))
+        return found
+
+    def drop(self, taken: Iterable[Taken]) -> None:
+        """Take these back: they are not written."""
+        dropped = {id(one) for one in taken}
+        self._taken = [one for one in self._taken if id(one) not in dropped]
+
+    async def write(self) -> list[Record | None]:
+        """Write everything that was taken; the records as they are now, in order, None for those deleted.
+
+        Raises ``QuotaExceeded``, ``PlacementMoved``, and ``UniqueTaken`` unless ``conflicts`` was asked.
+        """
+        if not self._taken:
+            return []
+        deltas = {
+            "records": sum(taken.records for taken in self._taken),
+            "bytes": sum(taken.bytes for taken in self._taken),
+            "collections": len(self._new_collections),
+        }
+        usage.admit(self._terms.limits, usage.used(self._slot), deltas)
+        events = self._events()
+        at_most = self._terms.limits.bounding(deltas)
+        entered = await placements.enter(self._tx, self._space, deltas={**deltas, "seq": len(events)}, at_most=at_most)
+        assert entered, "the slot is held, so its usage is what was looked at"
+        if self._new_collections:
+            await self._tx.add_many(tables.collections, self._new_collections)
+        written = await self._write_records()
+        await self._write_entries()
+        await self._tx.add_many(tables.record_events, events)
+        return written
+
+    # --- what the steps are made of ---------------------------------------------------------------------------------
+
+    def _new(self, name: str) -> Collection:
+        """A collection that comes into being with its first record. It counts once a change that needs it is kept."""
+        at = self._terms.at
+        name = record_definitions.checked_name(name)
+        return Collection(org_id=self._space.org_id, name=name, created_at=at, updated_at=at)
+
+    def _indexes_of(self, collection: Collection) -> Sequence[Index]:
+        found = self._indexes.get(collection.name)
+        if found is None:
+            found = self._indexes[collection.name] = record_definitions.indexes_of(collection)
+        return found
+
+    def _after(self, change: Change, record_id: str, before: Record | None) -> Record | None:
+        """The record as the change makes it."""
+        if change.op is Op.DELETE:
+            return None
+        data = change.data
+        if change.op is Op.PATCH and before is not None:
+            data = merged(before.data, data)
+        if type(data) is not dict:
+            raise InvalidRecord(problems=[_problem("/data", "The data of a record is an object.")])
+        size = size_of(data)
+        if size > self._terms.max_bytes:
+            raise RecordTooLarge(f"A record has at most {self._terms.max_bytes} bytes; this one would have {size}.")
+        at = self._terms.at
+        if before is not None:
+            return replace(before, data=data, bytes=size, updated_at=at)
+        return Record(
+            org_id=self._space.org_id,
+            collection=change.collection,
+            id=record_id,
+            data=data,
+            bytes=size,
+            created_at=at,
+            updated_at=at,
+        )
+
+    def _deltas_of(self, taken: Taken, collection: Collection) -> dict[str, int]:
+        new = collection.name not in self._collections
+        return {"records": taken.records, "bytes": taken.bytes, "collections": int(new)}
+
+    def _keep(self, taken: Taken, collection: Collection) -> None:
+        self._used = {what: self._used[what] + n for what, n in self._deltas_of(taken, collection).items()}
+        if collection.name not in self._collections:
+            self._collections[collection.name] = collection
+            self._new_collections.append(collection)
+        self._seen.add(taken.key)
+        self._taken.append(taken)
+
+    async def _write_records(self) -> list[Record | None]:
+        new = [t.after for t in self._taken if t.after and not t.before]
+        changed = [t.after for t in self._taken if t.after and t.before]
+        deleted = [t.before for t in self._taken if t.before and not t.after]
+        if deleted:
+            await self._tx.remove_many(tables.records, [(r.org_id, r.collection, r.id) for r in deleted])
+        if new:
+            await self._tx.add_many(tables.records, new)
+        stored = iter(await self._tx.replace_many(tables.records, changed) if changed else ())
+        return [next(stored) if t.after and t.before else t.after for t in self._taken]
+
+    async def _write_entries(self) -> None:
+        """Remove before adding: a claim that one change lets go of is free for another."""
+        org_id = self._space.org_id
+        gone = [(org_id, t.key[0], *at) for t in self._taken for at in t.gone]
+        if unsure := {(org_id, t.key[0], index.number) for t in self._taken for index in t.indexes if not index.ready}:
+            gone = await self._without_missing(gone, unsure)
+        if gone:
+            await self._tx.remove_many(tables.index_entries, gone)
+        come = [
+            IndexEntry(org_id=org_id, collection=collection, number=number, key=key, id=record_id)
+            for t in self._taken
+            for collection, record_id in (t.key,)
+            for number, key in t.come
+        ]
+        if come:
+            await self._tx.add_many(tables.index_entries, come)
+
+    async def _without_missing(
+        self, gone: list[tuple[str, str, int, str]], unsure: set[tuple[str, str, int]]
+    ) -> list[tuple[str, str, int, str]]:
+        """Of the entries that go, those that are there: an index that is being built may not have them yet."""
+        asked = [at for at in gone if at[:3] in unsure]
+        there = {
+            (entry.org_id, entry.collection, entry.number, entry.key)
+            for keys in _portions(asked)
+            for entry in await self._tx.find_many(tables.index_entries, keys)
+        }
+        return [at for at in gone if at[:3] not in unsure or at in there]
+
+    def _events(self) -> list[RecordEvent]:
+        facts: list[tuple[str, str, str | None, int | None]] = [
+            ("collection.created", collection.name, None, None) for collection in self._new_collections
+        ]
+        for taken in self._taken:
+            collection, record_id = taken.key
+            if taken.after is None:
+                facts.append(("record.deleted", collection, record_id, None))
+            elif taken.before is None:
+                facts.append(("record.created", collection, record_id, 1))
+            else:
+                facts.append(("record.updated", collection, record_id, taken.before.version + 1))
+        return [
+            RecordEvent(
+                org_id=self._space.org_id,
+                seq=seq,
+                type=type_,
+                collection=collection,
+                record_id=record_id,
+                record_version=version,
+                actor=self._terms.actor,
+                at=self._terms.at,
+            )
+            for seq, (type_, collection, record_id, version) in enumerate(facts, self._slot.seq + 1)
+        ]
+
+
+def size_of(data: Json) -> int:
+    """Bytes of the data as compact JSON. Raises ``InvalidValue`` for what is no JSON."""
+    try:
+        return len(orjson.dumps(data))
+    except TypeError:  # orjson's own error is one
+        raise InvalidValue from None
+
+
+def _is_read(change: Change, *, alone: bool) -> bool:
+    """Is the record of this change to be read? A new one that comes alone is not: its key is refused if it is there."""
+    return change.id is not None and is_id(change.id) and not (alone and change.op is Op.CREATE)
+
+
+def _portions(keys: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
+    for begin in range(0, len(keys), KEYS):
+        yield keys[begin : begin + KEYS]
+
+
+def _entries(indexes: Sequence[Index], record: Record | None) -> Entries:
+    entries: Entries = {}
+    if record is not None:
+        for index in indexes:
+            for key in keys_of(index, record.id, record.data):
+                entries[index.number, key] = index.unique and is_claim(key)
+    return entries
+
+
+def _unique_taken(taken: Taken, number: int) -> UniqueTaken:
+    (index,) = (index for index in taken.indexes if index.number == number)
+    problems = [Problem(pointer(("data", *field.path)), UniqueTaken.code, UniqueTaken.title) for field in index.fields]
+    return UniqueTaken(problems=problems)
+
+
+def _problem(at: str, detail: str) -> Problem:
+    return Problem(at, InvalidInput.code, detail)

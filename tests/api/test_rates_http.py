@@ -1,0 +1,108 @@
+"""How many requests an organization may make: counted before any work, by plan, and apart from others'."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from orgstead.rates import Rates
+from orgstead.storage import tables
+from tests.api.actors import SCOPE, Service, problem
+from tests.api.conftest import Services
+
+pytestmark = pytest.mark.anyio
+
+
+class Ticks:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def ticks() -> Ticks:
+    return Ticks()
+
+
+@pytest.fixture
+async def limited(services: Services, ticks: Ticks, anyio_backend: str) -> AsyncIterator[Service]:
+    """A service whose free plan allows five requests a second, ten at once."""
+    async with services(plans={"free": {"requests_per_second": 5}}) as service:
+        service.app.rates = Rates(ticks=ticks)
+        yield service
+
+
+async def test_an_organization_has_its_rate_and_no_more(limited: Service, ticks: Ticks) -> None:
+    acme, other = await limited.organization("Acme"), await limited.organization("Other")
+    path = acme.path + "/collections/notes/records"
+    for number in range(10):
+        person = list(acme.people.values())[number % 4]
+        assert (await limited.ask("GET", acme.path, person)).status_code == 200
+    for method, url, body in (("GET", acme.path, None), ("POST", path, {"data": {}}), ("GET", path + "/x", None)):
+        answer = await limited.ask(method, url, acme.owner, body)
+        document = problem(answer, 429, "rate.limited")
+        assert answer.headers["retry-after"] == "1"
+        assert "5 requests a second" in document["detail"]
+    assert (await limited.ask("GET", other.path, other.owner)).status_code == 200
+    ticks.now += 0.2
+    assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
+    assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 429
+    ticks.now += 3600
+    answers = [(await limited.ask("GET", acme.path, acme.owner)).status_code for _ in range(11)]
+    assert answers == [200] * 10 + [429]
+
+
+async def test_what_is_beyond_the_rate_costs_no_work(limited: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    acme = await limited.organization("Acme")
+    for _ in range(10):
+        assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
+
+    async def counted(*args: Any) -> Any:
+        raise AssertionError("the store was asked")
+
+    monkeypatch.setattr(limited.app.storage, "access", counted)
+    problem(await limited.ask("GET", acme.path, acme.owner), 429, "rate.limited")
+
+
+async def test_who_was_removed_cannot_use_up_the_rate(limited: Service) -> None:
+    acme = await limited.organization("Acme")
+    assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
+
+    async def leave(tx: Any) -> None:
+        await tx.remove(tables.memberships, acme.id, acme.member.user_id)
+
+    await limited.app.storage.run(SCOPE, leave)
+    for _ in range(30):
+        problem(await limited.ask("GET", acme.path, acme.member), 401, "auth.token_invalid")
+    for _ in range(9):
+        assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
+
+
+async def test_another_plan_is_another_rate(limited: Service) -> None:
+    acme = await limited.organization("Acme")
+    for _ in range(9):
+        assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
+    changed = await limited.ask("POST", acme.path + "/plan", acme.owner, {"plan": "pro"})
+    assert changed.status_code == 200
+    # What is left is what was left: the new plan is learned from a request that the old one lets pass.
+    problem(await limited.ask("GET", acme.path, acme.owner), 429, "rate.limited")
+
+
+async def test_a_plan_without_a_rate_is_not_held_to_one(limited: Service) -> None:
+    acme = await limited.organization("Acme", plan="enterprise")
+    for _ in range(50):
+        assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
+
+
+def test_buckets_are_bounded(ticks: Ticks) -> None:
+    rates = Rates(ticks=ticks, capacity=3)
+    for number in range(10):
+        rates.spend(f"org_{number}")
+        rates.learn(f"org_{number}", 5)
+    assert len(rates._buckets) == 3
