@@ -113,9 +113,12 @@ def test_what_it_shows_with_the_service_running(tmp_path: Path, service: str) ->
 
 def test_what_it_shows_with_the_service_stopped(tmp_path: Path) -> None:
     run(".venv/bin/orgstead db upgrade", tmp_path)
-    imported, production, *_ = snippets(README.split(STOPPED)[1])
+    imported, records, production, *_ = snippets(README.split(STOPPED)[1])
     outcomes = objects(run(imported, tmp_path))
     assert [o["result"] for o in outcomes] == ["created", "created", "renamed"]
+    told = run(records, tmp_path).splitlines()
+    assert told[0].split() == ["created", "2"]
+    assert (tmp_path / "crm-1.zip").is_file()
     assert "https://orgs.example.com" in run(production, tmp_path)
 
 
