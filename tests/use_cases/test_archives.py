@@ -724,7 +724,7 @@ async def test_an_import_whose_archive_is_gone_is_undone_in_the_end(
             before = await directory(app)
         killed_at("import.mid_load=kill@3", database, archive, "enterprise")
         os.unlink(archive)
-        monkeypatch.setattr(operations, "MAX_ATTEMPTS", 2)
+        monkeypatch.setattr(operations, "MAX_ATTEMPTS", 1)
         async with apps.opened(database) as app:
             await apps.recover(app)
             (operation,) = await apps.rows(app, tables.operations)
