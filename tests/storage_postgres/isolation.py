@@ -378,7 +378,13 @@ async def populated(storage: Storage) -> list[Tenant]:
         for table, given in rows.items():
             await tx.add_many(table, given)
 
+    async def fill_space(tx: Transaction, who: Tenant) -> None:
+        for table, row in who.first_rows_of_space():
+            await tx.add(table, row)
+
     await storage.run(SYSTEM, fill)
+    for who in tenants:
+        await storage.run(who.space, fill_space, who)
     return tenants
 
 

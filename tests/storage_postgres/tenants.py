@@ -85,6 +85,12 @@ class Tenant:
         yield tables.users, self.row(tables.users, id=self.user)
         yield tables.sessions, self.row(tables.sessions, id=self.session)
 
+    def first_rows_of_space(self) -> Iterator[tuple[Table[Any], Any]]:
+        """The same of its space, whose slot is there with it, and whose records come and go."""
+        for table in tables.SPACE:
+            if table not in (tables.slots, tables.records):
+                yield table, self.row(table)
+
 
 def strangers(who: Tenant | None, rows: Iterable[Any]) -> Iterator[str]:
     """The rows that name anyone but ``who``. Without anybody there is nothing that may be seen."""

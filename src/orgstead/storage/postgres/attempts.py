@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 WRITING = "ISOLATION LEVEL READ COMMITTED"
 """Who meets a row that another holds waits for it and goes on, where a snapshot would fail and begin again. What a unit
-relies on it writes or locks (docs/decisions/0011)."""
+relies on it writes or locks (docs/decisions/0012)."""
 
 READING = "ISOLATION LEVEL REPEATABLE READ READ ONLY"
 

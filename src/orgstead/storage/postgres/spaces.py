@@ -227,7 +227,7 @@ async def _refuse_others(connection: Connection, space: Space) -> None:
     slots = within(schema_of(space), tables.slots.name)
     refused = f"SELECT EXISTS (SELECT FROM {slots} WHERE org_id = $1 AND epoch > $2)"  # noqa: S608  # a quoted name
     if space.kind is PlacementKind.DEDICATED:
-        refused += f" OR EXISTS (SELECT FROM {slots} WHERE org_id <> $1)"  # noqa: S608  # a quoted name
+        refused += f" OR EXISTS (SELECT FROM {slots} WHERE org_id <> $1)"  # a quoted name
     if await connection.fetchval(refused, space.org_id, space.epoch):
         raise SpaceMismatch
 

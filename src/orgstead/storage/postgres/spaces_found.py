@@ -36,7 +36,7 @@ async def found(connection: Connection, after: str, limit: int) -> list[tuple[st
 
 async def _dedicated(connection: Connection, after: str, limit: int) -> list[tuple[str, FoundSpace]]:
     listed = await connection.fetch(
-        f"SELECT n.nspname::text {DEDICATED}"  # noqa: S608  # a constant
+        f"SELECT n.nspname::text {DEDICATED}"
         ' AND n.nspname::text COLLATE "C" > $3 ORDER BY n.nspname::text COLLATE "C" LIMIT $4',
         tables.slots.name,
         POLICY,
@@ -79,4 +79,4 @@ async def _pooled(connection: Connection, after: str, limit: int) -> list[tuple[
 
 async def count_dedicated(connection: Connection) -> int:
     """How many spaces have a schema of their own."""
-    return int(await connection.fetchval(f"SELECT count(*) {DEDICATED}", tables.slots.name, POLICY))  # noqa: S608
+    return int(await connection.fetchval(f"SELECT count(*) {DEDICATED}", tables.slots.name, POLICY))

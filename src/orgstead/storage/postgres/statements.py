@@ -24,7 +24,7 @@ TYPES: Mapping[Kind, str] = {
     Kind.REAL: "double precision",
     Kind.BOOLEAN: "smallint",
     Kind.TIME: "bigint",
-    Kind.JSON: "text",  # jsonb would turn 1e17 into an integer: docs/decisions/0011
+    Kind.JSON: "text",  # jsonb would turn 1e17 into an integer: docs/decisions/0012
 }
 
 
