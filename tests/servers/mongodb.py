@@ -163,8 +163,10 @@ def initiate(replica_set: str, hosts: list[str]) -> None:
 @contextmanager
 def _running(command: list[str], log: Path, port: int) -> Iterator[str]:
     """``host:port`` of a server process that answers; it is stopped by its pid at the end of the block."""
+    # A test process that is killed cannot stop its server: the kernel does, where there is a tool that asks it to.
+    guard = ["setpriv", "--pdeathsig", "KILL"] if shutil.which("setpriv") else []
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([*guard, *command], stdout=output, stderr=subprocess.STDOUT)
     try:
         _answers(command[0], process, port, log)
         yield f"127.0.0.1:{port}"

@@ -169,6 +169,10 @@ class Layout(Generic[Row]):
         prefix = _BETWEEN.join(parts)
         return {"$gte": prefix + _BETWEEN, "$lt": prefix + _BEYOND}
 
+    def between(self, beyond: Sequence[Any], within: Sequence[Any]) -> Document:
+        """The condition on ``_id`` of what begins with ``within`` and sorts after all that begins with ``beyond``."""
+        return {"$gte": self.range(beyond)["$lt"], "$lt": self.range(within)["$lt"]}
+
     # --- conditions -------------------------------------------------------------------------------------------------
 
     def equal(self, values: Mapping[str, Any], *, ranged: bool = True) -> list[Document]:
@@ -195,9 +199,12 @@ class Layout(Generic[Row]):
     # --- indexes ----------------------------------------------------------------------------------------------------
 
     def indexes(self) -> list[Document]:
-        """What ``createIndexes`` is told: the declared unique constraints by our name, and the declared indexes."""
-        if self._mark and (self.table.unique or self.table.indexes):
-            raise TypeError(f"{self.table.name} shares a collection, whose only index is the one of _id.")
+        """What ``createIndexes`` is told: the declared unique constraints by our name, and the declared indexes.
+
+        Where other tables share the collection, an index holds the documents that have its first column.
+        """
+        if self._mark and self.table.unique:
+            raise TypeError(f"{self.table.name} shares a collection, where only keys can be unique.")
         wanted: list[Document] = []
         for name, columns in (self.table.unique or {}).items():
             index: Document = {"name": name, "key": self._index_key(columns), "unique": True}
@@ -207,8 +214,10 @@ class Layout(Generic[Row]):
                 index["partialFilterExpression"] = {self.paths[c.name]: {"$gte": _LOWEST[c.kind]} for c in optional}
             wanted.append(index)
         for columns in self.table.indexes:
-            name = ".".join((self.table.name, *columns))
-            wanted.append({"name": name, "key": self._index_key(columns)})
+            index = {"name": ".".join((self.table.name, *columns)), "key": self._index_key(columns)}
+            if self._mark:
+                index["partialFilterExpression"] = {self.paths[columns[0]]: {"$exists": True}}
+            wanted.append(index)
         return wanted
 
     def _index_key(self, columns: Sequence[str]) -> Document:

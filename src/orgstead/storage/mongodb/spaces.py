@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from asyncio import gather
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -78,33 +78,57 @@ def _refuse_others(space: Space, kept: Sequence[_Kept]) -> None:
 
 async def create(units: Units, server: Server, spaces: Sequence[Space], slots: int) -> None:
     """``Storage.create_space`` and ``create_spaces``: nothing is made before all of them can be."""
-    for start in range(0, len(spaces), _AT_ONCE):
-        batch = spaces[start : start + _AT_ONCE]
-        for space, kept in zip(batch, await gather(*(_kept(server, space) for space in batch)), strict=True):
+    dedicated = [space for space in spaces if is_dedicated(space)]
+    pooled = [space for space in spaces if not is_dedicated(space)]
+    for some in _in_parts(dedicated):
+        for space, kept in zip(some, await gather(*(_kept(server, space) for space in some)), strict=True):
             _refuse_others(space, kept)
-    names = [name for space in spaces if (name := space_names.name_of(space)) is not None]
+    await _refuse_pooled(server, pooled, None)
     layouts = [layout_of(table, shared=True) for table in tables.SPACE]
-    for start in range(0, len(names), _AT_ONCE):
-        await gather(*(schema.create(server.data, name, *layouts) for name in names[start : start + _AT_ONCE]))
+    for some in _in_parts(dedicated):
+        await gather(*(schema.create(server.data, space.name or "", *layouts) for space in some))
 
     async def attempt(session: AsyncClientSession) -> None:
-        for space in spaces:
+        for space in dedicated:
             _refuse_others(space, await _kept(server, space, session))
-            await _add_slots(server, space, slots, session)
+            await _add_slots(server, [space], slots, session)
+        await _refuse_pooled(server, pooled, session)
+        await _add_slots(server, pooled, slots, session)
 
     await units.write(attempt)
 
 
-async def _add_slots(server: Server, space: Space, count: int, session: AsyncClientSession) -> None:
-    layout, collection = _slots(server, space)
-    wanted = [
-        layout.document(Slot(org_id=space.org_id, epoch=space.epoch, slot=number, state=SlotState.OPEN))
+def _in_parts(spaces: Sequence[Space]) -> Iterator[Sequence[Space]]:
+    for start in range(0, len(spaces), _AT_ONCE):
+        yield spaces[start : start + _AT_ONCE]
+
+
+async def _refuse_pooled(server: Server, spaces: Sequence[Space], session: AsyncClientSession | None) -> None:
+    """``_refuse_others`` for any number of pooled spaces, in one command."""
+    if not spaces:
+        return
+    later = [_POOLED.between([space.org_id, space.epoch], [space.org_id]) for space in spaces]
+    wanted: Document = {"$or": [{"_id": bounds} for bounds in later]}
+    if await server.data[tables.slots.name].find_one(wanted, {"_id": 1}, session=session) is not None:
+        raise SpaceMismatch
+
+
+async def _add_slots(server: Server, spaces: Sequence[Space], count: int, session: AsyncClientSession) -> None:
+    """Add those of the open slots that are missing; the spaces are in one collection."""
+    if not spaces:
+        return
+    layout, collection = _slots(server, spaces[0])
+    rows = [
+        Slot(org_id=space.org_id, epoch=space.epoch, slot=number, state=SlotState.OPEN)
+        for space in spaces
         for number in range(count)
     ]
-    found = await collection.find(_of_epoch(layout, space), {"_id": 1}, session=session).to_list()
-    there = {document["_id"] for document in found}
-    if missing := [document for document in wanted if document["_id"] not in there]:
-        await collection.insert_many(missing, session=session)
+    wanted = {document["_id"]: document for document in map(layout.document, rows)}
+    found = collection.find({"_id": {"$in": list(wanted)}}, {"_id": 1}, batch_size=len(wanted) + 1, session=session)
+    for document in await found.to_list():
+        del wanted[document["_id"]]
+    if wanted:
+        await collection.insert_many(wanted.values(), session=session)
 
 
 async def close(server: Server, space: Space) -> None:
