@@ -4,7 +4,7 @@ A document has a field for each column; None is kept as null. Its ``_id`` is the
 ``_id`` itself. A key of several is a text, the values in their declared order with a NUL between them, which no text of
 ours contains: so it sorts as the values do, and an organization's documents are one range of the index that every
 collection has anyway. Where several tables share a collection, ``_id`` begins with the table's name.
-``docs/decisions/0012-documents-as-rows.md`` says why.
+``docs/decisions/0018-documents-as-rows.md`` says why.
 """
 
 from __future__ import annotations
