@@ -35,7 +35,8 @@ from tests.storage_postgres.tenants import (
 
 TENANTS = 50
 CONNECTIONS = 2
-URL_PARAMETERS = f"?pool={CONNECTIONS}"
+URL_PARAMETERS = f"?pool={CONNECTIONS}&deadline_ms=60000&statement_timeout_ms=60000"
+"""However slow the machine is, nobody is turned away for having waited."""
 
 _CANCELLED = 0.08
 """The share of the requests that are cancelled."""
@@ -338,6 +339,11 @@ async def _add(tx: Transaction, table: Table[Any], row: Any) -> None:
     await tx.add(table, row)
 
 
+async def _add_all(tx: Transaction, rows: list[tuple[Table[Any], Any]]) -> None:
+    for table, row in rows:
+        await tx.add(table, row)
+
+
 KINDS: tuple[Callable[[Client], Request], ...] = (
     Client.writes,
     Client.writes,
@@ -379,6 +385,8 @@ async def populated(storage: Storage) -> list[Tenant]:
             await tx.add_many(table, given)
 
     await storage.run(SYSTEM, fill)
+    for who in tenants:
+        await storage.run(who.space, _add_all, list(who.first_rows_of_its_space()))
     return tenants
 
 
