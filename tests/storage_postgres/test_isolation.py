@@ -17,7 +17,7 @@ from orgstead.storage.port import Storage, Table
 from orgstead.storage.postgres import policies
 from orgstead.storage.postgres.connections import Connection, Pool
 from orgstead.storage.postgres.policies import ORG_SETTING, POLICY
-from orgstead.storage.tables import records, slots
+from orgstead.storage.tables import SPACE
 from tests.engines import Database, new_database, selected
 from tests.rows import SCOPED_TABLES
 from tests.storage_postgres import isolation
@@ -64,7 +64,7 @@ async def test_no_organization_reaches_the_rows_of_another(seed: int, as_owner: 
 
 TABLES = [
     *((table, "orgstead") for table in SCOPED_TABLES),
-    *((table, "org_01") for table in (slots, records)),
+    *((table, "org_01") for table in SPACE),
 ]
 Alter = Callable[[Table[Any], str], Iterator[str]]
 
