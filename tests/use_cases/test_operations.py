@@ -496,6 +496,7 @@ async def test_a_receipt_counts_right_even_when_the_purge_was_interrupted(
         "collections": 0,
         "index_entries": 0,
         "record_events": 0,
+        "space_responses": 0,
         "slots": 1,
         "memberships": 1,
         "sessions": 0,

@@ -67,7 +67,7 @@ async def test_each_line_is_judged_alone(app: App) -> None:
         (4, "refused", "/data/sku"),
         (5, "refused", None),
         (6, "refused", "/id"),
-        (7, "refused", "/id"),
+        (7, "exists", None),
         (8, "exists", None),
         (9, "refused", "/data"),
         (10, "refused", None),
