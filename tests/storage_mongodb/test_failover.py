@@ -22,8 +22,9 @@ WRITERS = 8
 
 
 @pytest.mark.real_mongodb
-@pytest.mark.skipif(shutil.which("mongod") is None, reason="three nodes are started here: mongod must be on PATH")
 async def test_acknowledged_writes_survive_the_loss_of_the_primary(tmp_path: Path) -> None:
+    if shutil.which("mongod") is None:
+        pytest.skip("three nodes are started here: mongod must be on PATH")
     with ExitStack() as stack:
         members = dict(_member(stack, tmp_path) for _ in range(3))
         mongodb.initiate("rs0", list(members))
