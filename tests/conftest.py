@@ -13,12 +13,13 @@ from typing import Any
 import hypothesis
 import pytest
 
-from tests.support import DATA, EVERYTHING, REQUIRE_ALL, SEED, sampled
+from tests.support import DATA, EVERYTHING, HAS_MONGOD, REQUIRE_ALL, REQUIRE_MONGOD, SEED, sampled
 
 hypothesis.settings.register_profile("sample", deadline=None, print_blob=True, max_examples=60)
 hypothesis.settings.register_profile("everything", deadline=None, print_blob=True, max_examples=2000)
 hypothesis.settings.load_profile("everything" if EVERYTHING else "sample")
 
+NEEDS_MONGOD = "a real mongod is needed: put it on PATH, or set ORGSTEAD_TEST_MONGODB_URI"
 DATA_MISSING = f"the real data is not in {DATA}: set ORGSTEAD_TEST_DATA to the folder with organizations.csv"
 
 
@@ -51,11 +52,23 @@ def pytest_report_header() -> list[str]:
     return lines
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a real MongoDB where there is none: it is named at the end of the run."""
+    for item in items:
+        if not HAS_MONGOD and item.get_closest_marker("real_mongodb"):
+            item.add_marker(pytest.mark.skip(reason=NEEDS_MONGOD))
+
+
 def _required(report: pytest.TestReport | pytest.CollectReport) -> None:
     """Turn a skip into a failure where everything is required. An expected failure is not a skip."""
-    if REQUIRE_ALL and report.skipped and not hasattr(report, "wasxfail"):
+    if not report.skipped or hasattr(report, "wasxfail"):
+        return
+    required, variable = REQUIRE_ALL, "ORGSTEAD_TEST_REQUIRE=all"
+    if _reason(report) == NEEDS_MONGOD:
+        required, variable = REQUIRE_MONGOD, "ORGSTEAD_TEST_REAL_MONGODB=1"
+    if required:
         report.outcome = "failed"
-        report.longrepr = f"skipped, but ORGSTEAD_TEST_REQUIRE=all: {_reason(report)}"
+        report.longrepr = f"skipped, but {variable}: {_reason(report)}"
 
 
 @pytest.hookimpl(wrapper=True)
@@ -97,9 +110,13 @@ def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """What was not proven, and the seed again where something failed."""
-    skipped = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", []))
-    if skipped or sampled:
+    reports = terminalreporter.stats.get("skipped", [])
+    unreal = sorted(report.nodeid for report in reports if _reason(report) == NEEDS_MONGOD)
+    skipped = Counter(_reason(report) for report in reports if _reason(report) != NEEDS_MONGOD)
+    if skipped or sampled or unreal:
         terminalreporter.section("not proven by this run")
+    if unreal:
+        terminalreporter.write_line(f"{len(unreal)} tests need a real mongod: {', '.join(unreal)}")
     for reason, count in sorted(skipped.items()):
         terminalreporter.write_line(f"skipped {count}: {reason}")
     for suite, (run, there) in sorted(sampled.items()):

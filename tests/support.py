@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +24,12 @@ EVERYTHING = os.environ.get("ORGSTEAD_TEST_ALL", "") not in ("", "0")
 
 REQUIRE_ALL = os.environ.get("ORGSTEAD_TEST_REQUIRE", "") == "all"
 """True in continuous integration: a test that would be skipped fails instead."""
+
+HAS_MONGOD = bool(os.environ.get("ORGSTEAD_TEST_MONGODB_URI")) or shutil.which("mongod") is not None
+"""True where a real MongoDB can be had, not only the server that stands in for it."""
+
+REQUIRE_MONGOD = os.environ.get("ORGSTEAD_TEST_REAL_MONGODB", "") not in ("", "0")
+"""True where a test that only a real MongoDB can pass must not be skipped. ``REQUIRE_ALL`` lets it be."""
 
 DATA = (PROJECT / (os.environ.get("ORGSTEAD_TEST_DATA") or "../shared/data")).resolve()
 """Where the real lists are, relative to the project. They are not part of it."""

@@ -80,6 +80,23 @@ def test_a_skipped_module_fails_where_everything_is_required(project: Path) -> N
     assert "could not import 'no_such_module'" in output
 
 
+NEEDS_MONGOD = "import pytest\n@pytest.mark.real_mongodb\ndef test_failover(): pass\n"
+
+
+def test_what_needs_a_real_mongod_is_named_and_fails_only_where_that_is_asked_for(project: Path) -> None:
+    (project / "tests" / "test_suite.py").write_text(NEEDS_MONGOD)
+    there = {"ORGSTEAD_TEST_MONGODB_URI": "", "PATH": ""}
+    code, output = run(project, ORGSTEAD_TEST_REQUIRE="all", **there)
+    assert code == 0
+    assert "1 tests need a real mongod: tests/test_suite.py::test_failover" in output
+    code, output = run(project, ORGSTEAD_TEST_REAL_MONGODB="1", **there)
+    assert code == 1
+    assert "skipped, but ORGSTEAD_TEST_REAL_MONGODB=1" in output
+    code, output = run(project, **there | {"ORGSTEAD_TEST_MONGODB_URI": "mongodb://somewhere"})
+    assert code == 0
+    assert "real mongod" not in output
+
+
 def test_an_expected_failure_is_not_a_skip(project: Path) -> None:
     (project / "tests" / "test_suite.py").write_text(
         "import pytest\n@pytest.mark.xfail(strict=True)\ndef test(): assert False\n"

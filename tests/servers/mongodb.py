@@ -8,7 +8,7 @@ The first of these that can be had:
 3. SecantusDB, a server that speaks MongoDB's protocol over WiredTiger, in a process of its own. It takes snapshot reads
    outside of transactions without keeping to them, so that its URL says ``snapshotReads=false``.
 
-Tests that only a real server can prove carry the mark ``real_mongodb``.
+Tests that only a real server can prove carry the mark ``real_mongodb`` (see ``conftest.py``).
 """
 
 from __future__ import annotations
@@ -54,11 +54,6 @@ class Server:
         parts = urlsplit(self.uri)
         query = parts.query if self.real else "snapshotReads=false"
         return urlunsplit(parts._replace(path=f"/{database}", query=query))
-
-
-def has_real() -> bool:
-    """Can a real MongoDB be had for tests?"""
-    return bool(os.environ.get(URI)) or shutil.which("mongod") is not None
 
 
 @cache

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC
 from types import MappingProxyType
@@ -14,6 +14,7 @@ from pymongo import AsyncMongoClient
 from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import PyMongoError
+from pymongo.monitoring import CommandListener
 from pymongo.read_concern import ReadConcern
 from pymongo.read_preferences import ReadPreference
 from pymongo.write_concern import WriteConcern
@@ -72,8 +73,11 @@ class Server:
     snapshot_reads: bool
 
 
-def connect(place: Location) -> Server:
-    """A client of the servers at ``place``; nothing is sent yet. Raises ``ConfigurationError`` for a bad URL."""
+def connect(place: Location, *, listeners: Sequence[CommandListener] = ()) -> Server:
+    """A client of the servers at ``place``; nothing is sent yet. ``listeners`` hear of every command.
+
+    Raises ``ConfigurationError`` for a bad URL.
+    """
     options = {name: value for name, value in _DEFAULTS.items() if name not in place.given}
     try:
         client: AsyncMongoClient[Document] = AsyncMongoClient(
@@ -86,6 +90,7 @@ def connect(place: Location) -> Server:
             retryReads=True,
             tz_aware=True,
             uuidRepresentation="standard",
+            event_listeners=listeners,
             **options,
         )
     except (PyMongoError, ValueError, TypeError) as error:

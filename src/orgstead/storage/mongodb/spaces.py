@@ -83,7 +83,8 @@ async def create(units: Units, server: Server, spaces: Sequence[Space], slots: i
     for some in _in_parts(dedicated):
         for space, kept in zip(some, await gather(*(_kept(server, space) for space in some)), strict=True):
             _refuse_others(space, kept)
-    await _refuse_pooled(server, pooled, None)
+    if dedicated:
+        await _refuse_pooled(server, pooled, None)
     layouts = [layout_of(table, shared=True) for table in tables.SPACE]
     for some in _in_parts(dedicated):
         await gather(*(schema.create(server.data, space.name or "", *layouts) for space in some))

@@ -1,0 +1,155 @@
+"""Errors that the server is told to give: retried within the deadline, told as unavailable, or told to be unknown."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pymongo.errors import PyMongoError
+
+from orgstead.errors import OutcomeUnknown, StorageBusy, StorageError, StorageFull, StorageReadOnly
+from orgstead.model import Membership
+from orgstead.storage.mongodb import units
+from orgstead.storage.mongodb.engine import MongoStorage
+from orgstead.storage.port import OrgScope, Transaction
+from orgstead.storage.tables import memberships
+from tests.contract.work import rows_of
+from tests.engines import Database
+from tests.rows import org_id, sample
+from tests.storage_mongodb.work import Commands, failing
+
+WRITE_CONFLICT = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
+NO_SUCH_TRANSACTION = {"errorCode": 251, "errorLabels": ["TransientTransactionError"]}
+LOCKED = {"errorCode": 24, "errorLabels": ["TransientTransactionError"]}
+CLOSED = {"closeConnection": True}
+UNCERTAIN = {"writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"}}
+
+
+@pytest.fixture
+def row() -> Membership:
+    return sample(memberships, org_id())
+
+
+async def add(storage: MongoStorage, row: Membership) -> list[int]:
+    """Add the row; how often the work ran."""
+    runs: list[int] = []
+
+    async def work(tx: Transaction) -> None:
+        runs.append(len(runs))
+        await tx.add(memberships, sample(memberships, row.org_id))
+        await tx.add(memberships, row)
+
+    await storage.run(OrgScope(row.org_id), work)
+    return runs
+
+
+async def count(storage: MongoStorage, row: Membership) -> int:
+    return len(await rows_of(storage, OrgScope(row.org_id), memberships))
+
+
+@pytest.mark.parametrize("error", [WRITE_CONFLICT, LOCKED, CLOSED], ids=["conflict", "locked", "closed"])
+async def test_what_left_nothing_behind_is_done_again(
+    database: Database, storage: MongoStorage, row: Membership, error: dict[str, Any]
+) -> None:
+    """``TransientTransactionError``: the whole unit runs again, and its effect is there once."""
+    async with failing(database.url, "insert", 2, **error):
+        assert len(await add(storage, row)) == 3
+    assert await count(storage, row) == 2
+
+
+@pytest.mark.parametrize("error", [WRITE_CONFLICT, CLOSED], ids=["conflict", "closed"])
+async def test_what_does_not_stop_failing_changed_nothing(
+    database: Database,
+    storage: MongoStorage,
+    row: Membership,
+    error: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Promise 8: after the deadline it is 503, by our own error, with nothing changed."""
+    monkeypatch.setattr(units, "UNIT_SECONDS", 0.3)
+    async with failing(database.url, "insert", 10_000, **error):
+        with pytest.raises(StorageBusy if error is WRITE_CONFLICT else StorageError) as raised:
+            await add(storage, row)
+    assert not isinstance(raised.value, OutcomeUnknown)
+    assert await count(storage, row) == 0
+
+
+@pytest.mark.parametrize("error", [CLOSED, UNCERTAIN], ids=["closed", "write concern"])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_a_commit_is_asked_about_until_its_outcome_is_known(
+    database: Database, storage: MongoStorage, row: Membership, error: dict[str, Any], times: int
+) -> None:
+    """``UnknownTransactionCommitResult``: the commit is repeated, the work is not."""
+    async with failing(database.url, "commitTransaction", times, **error):
+        assert len(await add(storage, row)) == 1
+    assert await count(storage, row) == 2
+
+
+@pytest.mark.parametrize("error", [CLOSED, UNCERTAIN], ids=["closed", "write concern"])
+async def test_an_outcome_that_stays_unknown_is_said_to_be_unknown(
+    database: Database,
+    storage: MongoStorage,
+    row: Membership,
+    error: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Promise 8: never "it failed", for it may have been done."""
+    monkeypatch.setattr(units, "COMMIT_SECONDS", 0.3)
+    async with failing(database.url, "commitTransaction", 10_000, **error):
+        with pytest.raises(OutcomeUnknown):
+            await add(storage, row)
+    assert await count(storage, row) in (0, 2)
+
+
+async def test_a_commit_that_finds_no_transaction_runs_the_unit_again(
+    database: Database, storage: MongoStorage, row: Membership
+) -> None:
+    async with failing(database.url, "commitTransaction", 1, **NO_SUCH_TRANSACTION):
+        assert len(await add(storage, row)) == 2
+    assert await count(storage, row) == 2
+
+
+async def test_a_conflict_that_the_work_hides_is_retried_all_the_same(
+    database: Database, storage: MongoStorage, row: Membership
+) -> None:
+    """Promise 3 meets promise 2: what a verb ran into decides, whatever the work made of its error."""
+    runs: list[int] = []
+
+    async def hides(tx: Transaction) -> str:
+        runs.append(1)
+        try:
+            await tx.add(memberships, row)
+        except StorageError:
+            return "hidden"
+        return "added"
+
+    async with failing(database.url, "insert", 1, **WRITE_CONFLICT):
+        assert await storage.run(OrgScope(row.org_id), hides) == "added"
+    assert len(runs) == 2
+    assert await count(storage, row) == 1
+
+
+REFUSED = [(14031, StorageFull), (13, StorageReadOnly), (8000, StorageError), (1, StorageError)]
+
+
+@pytest.mark.parametrize(("code", "ours"), REFUSED)
+async def test_no_text_of_the_server_gets_through(
+    database: Database, storage: MongoStorage, row: Membership, code: int, ours: type[StorageError]
+) -> None:
+    """R43: our errors, their text in the cause only."""
+    async with failing(database.url, "insert", 1, errorCode=code):
+        with pytest.raises(ours) as raised:
+            await add(storage, row)
+    assert isinstance(raised.value.__cause__, PyMongoError)
+    assert "failpoint" not in raised.value.detail
+    assert await count(storage, row) == 0
+
+
+async def test_reads_survive_a_lost_connection(
+    database: Database, storage: MongoStorage, row: Membership, commands: Commands
+) -> None:
+    await add(storage, row)
+    async with failing(database.url, "find", 1, **CLOSED):
+        assert await count(storage, row) == 2
+    async with failing(database.url, "aggregate", 1, **CLOSED):
+        assert (await storage.access(row.org_id, row.user_id, "none")).membership == row

@@ -1,0 +1,94 @@
+"""Which servers are served: replica sets and sharded clusters that are new enough, and databases of ours."""
+
+from __future__ import annotations
+
+import pytest
+
+from orgstead.errors import ConfigurationError, StorageError, StorageReadOnly
+from orgstead.storage import open_storage
+from orgstead.storage.mongodb import schema
+from orgstead.storage.mongodb.engine import MongoStorage
+from orgstead.storage.tables import TABLES
+from tests.contract.work import do
+from tests.engines import Database
+from tests.rows import sample
+from tests.servers import EngineUnavailable, mongodb
+from tests.storage_mongodb.work import SYSTEM, dedicated, opened, server_of
+
+
+async def test_a_standalone_is_refused_with_what_to_do() -> None:
+    try:
+        with mongodb.secantusdb("--standalone") as uri:
+            async with opened(f"{uri}orgstead") as storage:
+                for refused in (storage.check, storage.migrate):
+                    with pytest.raises(ConfigurationError, match="standalone") as raised:
+                        await refused()
+                    assert "--replSet" in (raised.value.next or "")
+    except EngineUnavailable as error:
+        pytest.skip(str(error))
+
+
+async def test_a_server_that_is_too_old_is_refused(storage: MongoStorage, monkeypatch: pytest.MonkeyPatch) -> None:
+    await storage.check()
+    monkeypatch.setattr(schema, "OLDEST", (99, 0))
+    with pytest.raises(ConfigurationError, match="too old") as raised:
+        await storage.check()
+    assert "99.0" in (raised.value.next or "")
+
+
+async def test_a_database_of_another_program_is_left_alone(database: Database) -> None:
+    async with server_of(database.url) as server:
+        for name in await server.directory.list_collection_names():
+            await server.directory.drop_collection(name)
+        await server.directory["their_things"].insert_one({"x": 1})
+        async with opened(database.url) as storage:
+            for refused in (storage.check, storage.migrate):
+                with pytest.raises(ConfigurationError, match="another program"):
+                    await refused()
+        assert await server.directory.list_collection_names() == ["their_things"]
+        await server.directory.drop_collection("their_things")
+
+
+async def test_a_server_that_does_not_answer_is_unavailable() -> None:
+    url = "mongodb://127.0.0.1:9/orgstead?serverSelectionTimeoutMS=200"
+    async with opened(url) as storage:
+        with pytest.raises(StorageError):
+            await storage.check()
+
+
+async def test_there_is_no_backup_of_ours(storage: MongoStorage) -> None:
+    with pytest.raises(ConfigurationError) as raised:
+        await storage.backup("anywhere")
+    assert "mongodump" in (raised.value.next or "")
+
+
+async def test_opened_for_reading_it_writes_nothing(database: Database) -> None:
+    storage = await open_storage(database.url, writable=False)
+    try:
+        await storage.check()
+        for step in (
+            do(storage, SYSTEM, "add", TABLES[0], sample(TABLES[0])),
+            storage.create_space(dedicated()),
+            storage.migrate(),
+        ):
+            with pytest.raises(StorageReadOnly):
+                await step
+        assert await storage.spaces() == []
+    finally:
+        await storage.close()
+
+
+async def test_nothing_expires_by_itself_and_space_indexes_begin_with_the_organization(
+    database: Database, storage: MongoStorage
+) -> None:
+    """No TTL index anywhere: what expires is removed by the worker, whose clock can be set."""
+    await storage.create_space(dedicated())
+    async with server_of(database.url) as server:
+        for part in (server.directory, server.data):
+            for name in await part.list_collection_names():
+                for index in (await part[name].index_information()).values():
+                    assert "expireAfterSeconds" not in index, name
+                    assert "collation" not in index, name
+        for table in (table for table in TABLES if table.unique):
+            there = await server.directory[table.name].index_information()
+            assert {name for name, index in there.items() if index.get("unique")} == set(table.unique or {})
