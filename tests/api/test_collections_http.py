@@ -84,6 +84,7 @@ async def test_a_definition_that_takes_longer_is_an_operation(
 ) -> None:
     """The request has its time, after which the operation goes on by itself."""
     monkeypatch.setattr(record_indexing, "SMALL", 0)
+    monkeypatch.setattr(record_indexing, "BATCH", 1)
     monkeypatch.setattr(operations, "WAIT_SECONDS", 0.01)
     go = asyncio.Event()
 
