@@ -28,7 +28,10 @@ FREE_BYTES: Final = 1 << 30
 MAX_RATIO: Final = 100
 """So many times its size it may unpack to beyond that; real archives stay far below."""
 
-_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError)
+_BROKEN = (
+    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError),
+    OSError,  # an altered directory may lead to a place before the file's beginning
+)
 """What the library says of a file that is not as it should be."""
 
 

@@ -127,7 +127,7 @@ async def target_of(app: App, kill: Kill, history: History) -> str | None:
     """The organization that the task is about, made beforehand; None where the task makes it."""
     if kill.task == "create":
         return None
-    await set_up(app, kill.plan, history)
+    await set_up(app, kill.plan, history, indexed=kill.task == "define")
     return await app.storage.read(apps.SCOPE, organizations.resolve, "target")
 
 

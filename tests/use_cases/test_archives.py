@@ -534,6 +534,8 @@ async def test_damaged_archives_change_nothing(engine: str, tmp_path: Path, seed
             other = chance.randrange(1, 256)
             damaged[f"byte {place}"] = good[:place] + bytes([good[place] ^ other]) + good[place + 1 :]
         damaged["followed by something"] = good + b"x" * 70_000
+        directory_at = int.from_bytes(good[-6:-2], "little")  # files are sought before the beginning where it says more
+        damaged["directory further on"] = good[:-6] + (directory_at + 1_000_000).to_bytes(4, "little") + good[-2:]
         damaged["filled with zeros"] = good[:200] + bytes(len(good) - 200)
         reader = archive_files.ArchiveReader(io.BytesIO(good))
         async with apps.opened(second) as app:
