@@ -197,6 +197,8 @@ async def test_a_server_that_restarts_in_order_is_waited_for(server: LocalServer
 
 async def test_what_was_acknowledged_falsely_is_found(server: LocalServer, place: Place) -> None:
     """The suite can fail: with ``synchronous_commit = off`` the server says "done" before it is."""
+    async with apps.opened(place.database):
+        pass  # migrated, and that is durable
     await place.execute('ALTER DATABASE "{name}" SET synchronous_commit = off')
     await place.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")  # or a slow machine gets it done in time
     await place.execute("SELECT pg_reload_conf()")
