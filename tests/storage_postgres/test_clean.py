@@ -17,8 +17,8 @@ from orgstead.storage.postgres.engine import PostgresStorage
 from orgstead.storage.tables import memberships
 from tests.contract.work import add_all, do, rows_of
 from tests.engines import Database
-from tests.rows import key_of, org_id, sample
-from tests.storage_postgres.work import SYSTEM, administrator, connected, opened, until, until_waiting
+from tests.rows import org_id, sample
+from tests.storage_postgres.work import SYSTEM, connected, opened, until
 
 
 async def state(storage: PostgresStorage) -> tuple[Any, ...]:
@@ -94,36 +94,6 @@ async def test_cancelled_at_every_await(database: Database, how: str) -> None:
             if finished == 3 or turns == 400:
                 break
         assert storage._here().units.open == 1
-
-
-async def test_cancelled_while_it_waits_for_a_lock(database: Database) -> None:
-    """The statement is cancelled on the server, too: the row is free once its holder lets go."""
-    async with opened(database, pool=3) as storage, administrator(database) as watcher:
-        org = org_id()
-        row = sample(memberships, org)
-        await do(storage, OrgScope(org), "add", memberships, row)
-        held, release = asyncio.Event(), asyncio.Event()
-
-        async def hold(tx: Transaction) -> None:
-            await tx.lock(memberships, *key_of(memberships, row))
-            held.set()
-            await release.wait()
-
-        holder = asyncio.create_task(storage.run(OrgScope(org), hold))
-        await held.wait()
-        waiters = [
-            asyncio.create_task(do(storage, OrgScope(org), "remove", memberships, *row_key))
-            for row_key in [key_of(memberships, row)] * 2
-        ]
-        await until_waiting(watcher, 2)
-        for waiter in waiters:
-            waiter.cancel()
-        await asyncio.wait(waiters)
-        assert await state(storage) == CLEAN
-        await until(watcher, "count(*) = 0", "wait_event_type = 'Lock'")  # while the row is still held
-        release.set()
-        await holder
-        assert await rows_of(storage, OrgScope(org), memberships) == [row]
 
 
 async def test_interleaved_organizations_see_their_own_rows(database: Database) -> None:
