@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import random
 import sys
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +91,42 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _is_beyond_the_stand_in(nodeid: str) -> bool:
     return "mongodb" in nodeid.partition("[")[2] and any(place in nodeid for place in ONLY_ON_A_REAL_MONGODB)
+
+
+SHARE_OF_THE_LIMIT = 0.8
+"""How much of its time limit a coroutine has before it is cancelled."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Cancel a test that hangs in time for it to fail by itself, let go of what it holds, and say where it stood.
+
+    What does not even end then is ended with its process, by the limit itself: all coroutines of a run share one
+    event loop, and after a signal's exception in the middle of one its fixtures would wait for the others for ever.
+    """
+    limit = _limit_of(pyfuncitem)
+    if limit and inspect.iscoroutinefunction(pyfuncitem.obj):
+        pyfuncitem.obj = _cancelled_after(SHARE_OF_THE_LIMIT * limit, pyfuncitem.obj)
+    return (yield)
+
+
+def _limit_of(item: pytest.Item) -> float:
+    """The seconds that pytest-timeout gives the test, 0 for any number."""
+    if marked := item.get_closest_marker("timeout"):
+        return float(marked.args[0])
+    try:
+        return float(item.config.getini("timeout") or 0)
+    except ValueError:  # the plugin is not there
+        return 0
+
+
+def _cancelled_after(seconds: float, test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    @functools.wraps(test)
+    async def bounded(**arguments: object) -> None:
+        async with asyncio.timeout(seconds):
+            await test(**arguments)
+
+    return bounded
 
 
 def _required(report: pytest.TestReport | pytest.CollectReport) -> None:

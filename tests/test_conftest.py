@@ -123,3 +123,44 @@ def test_a_seed_repeats_the_run(project: Path, said: str) -> None:
         return [line.split("[ ")[0] for line in output.splitlines() if said in line]
 
     assert choices("7") == choices("7") != choices("8")
+
+
+HANGING = """
+import asyncio
+import pytest
+
+pytestmark = pytest.mark.anyio
+
+@pytest.fixture
+async def held():
+    yield
+    print("fixture", "ended")
+
+@pytest.mark.timeout(LIMIT)
+async def test_hangs(held):
+    await asyncio.Event().wait()
+
+async def test_next(held):
+    pass
+"""
+
+
+def test_a_coroutine_that_hangs_fails_and_lets_go_of_what_it_holds(project: Path) -> None:
+    (project / "tests" / "test_suite.py").write_text(HANGING.replace("LIMIT", "100"))
+    conftest = project / "tests" / "conftest.py"
+    conftest.write_text(conftest.read_text().replace("SHARE_OF_THE_LIMIT = 0.8", "SHARE_OF_THE_LIMIT = 0.01"))
+    code, output = run(project, "-p", "anyio.pytest_plugin", "-p", "pytest_timeout", "-s")
+    assert code == 1
+    assert "1 failed, 1 passed" in output
+    assert "TimeoutError" in output
+    assert output.count("fixture ended") == 2
+
+
+def test_what_cannot_be_cancelled_ends_its_process_and_not_the_run(project: Path) -> None:
+    hanging = HANGING.replace("LIMIT", "1").replace("await asyncio", "threading").replace("asyncio", "threading")
+    (project / "tests" / "test_suite.py").write_text(hanging)
+    plugins = ("-p", "anyio.pytest_plugin", "-p", "pytest_timeout", "-p", "xdist")
+    code, output = run(project, *plugins, "-n", "1", "-o", "timeout_method=thread")
+    assert code == 1
+    assert "1 failed, 1 passed" in output
+    assert "crashed while running" in output

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import structlog
@@ -331,10 +332,25 @@ async def finish(app: App, operation: Operation, within: float) -> Operation:
     Returns it as it stands then. The work goes on when the waiting ends, also when the caller is cancelled.
     """
     task = app.in_background(drive(app, operation))
-    await asyncio.wait({task}, timeout=within)
+    try:
+        await asyncio.wait({task}, timeout=within)
+    finally:
+        if not task.done():
+            task.add_done_callback(partial(_heard_late, operation))
     if task.done():
         return task.result()
     return await app.storage.read(SCOPE, get, operation.org_id, operation.id)
+
+
+def _heard_late(operation: Operation, task: asyncio.Task[Operation]) -> None:
+    """How work ended that its caller no longer waits for; any error but one of ours is a fault, and told as one."""
+    if not task.cancelled() and isinstance(error := task.exception(), OrgsteadError):
+        log_failure(operation, error)
+
+
+def log_failure(operation: Operation, error: OrgsteadError) -> None:
+    """Note that an operation failed and nobody waits to be told: it stays to be resumed, or another goes on with it."""
+    log.warning("operation.failed", operation=operation.id, kind=operation.kind, code=error.code)
 
 
 async def page(

@@ -12,8 +12,6 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import structlog
-
 from orgstead import operations
 from orgstead.errors import Conflict, OrgsteadError
 from orgstead.model import Operation, OperationState
@@ -23,8 +21,6 @@ from orgstead.storage.port import Transaction
 
 if TYPE_CHECKING:
     from orgstead.app import App
-
-log = structlog.get_logger("orgstead.operations")
 
 SIDE_BY_SIDE = 16
 """Operations that one process resumes at the same time."""
@@ -80,7 +76,7 @@ async def _drive_each(app: App, batch: Sequence[Operation]) -> None:
     found = await asyncio.gather(*(operations.drive(app, operation) for operation in batch), return_exceptions=True)
     for operation, error in zip(batch, found, strict=True):
         if isinstance(error, OrgsteadError):
-            log.warning("operation.failed", operation=operation.id, kind=operation.kind, code=error.code)
+            operations.log_failure(operation, error)
         elif isinstance(error, BaseException):
             raise error
 

@@ -134,8 +134,9 @@ async def define(app: App, org_id: str) -> None:
 
 async def rename(app: App, org_id: str, name: str) -> None:
     tell("renaming", org_id, name)
-    found, _ = await renaming.rename(app, org_id, NewName(name=name), apps.TESTER)
-    tell("renamed", org_id, found.organization.slug)
+    found, operation = await renaming.rename(app, org_id, NewName(name=name), apps.TESTER)
+    if operation is None:  # otherwise it was only promised, and whoever goes on with it renames later
+        tell("renamed", org_id, found.organization.slug)
 
 
 async def delete(app: App, org_id: str) -> None:

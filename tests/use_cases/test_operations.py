@@ -13,6 +13,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+import structlog
 
 from orgstead import creation, operations, organizations, purging, renaming, resuming, storage, worker
 from orgstead.app import OPERATIONS, App
@@ -351,6 +352,21 @@ async def test_a_caller_waits_only_so_long(app: App) -> None:
         assert (
             await operations.finish(app, await _settled(app, operation), within=5)
         ).state is OperationState.SUCCEEDED
+
+
+async def test_a_failure_that_nobody_waits_for_is_noted(app: App) -> None:
+    go_on = asyncio.Event()
+
+    async def overtaken() -> None:
+        await go_on.wait()
+        raise operations.taken_over()
+
+    with arm("create.after_space", overtaken), structlog.testing.capture_logs() as logs:
+        operation = await _intent(app)
+        assert (await operations.finish(app, operation, within=0.01)).state is OperationState.RUNNING
+        go_on.set()
+        await _settled(app, operation)
+    assert [(entry["event"], entry["operation"]) for entry in logs] == [("operation.failed", operation.id)]
 
 
 async def _intent(app: App) -> Operation:
