@@ -21,6 +21,7 @@ import orjson
 
 from orgstead import (
     creation,
+    logs,
     organizations,
     purging,
     record_batches,
@@ -192,4 +193,5 @@ async def main(task: str, plan: str = "free", mutation: str = "none") -> None:
 
 
 if __name__ == "__main__":
+    logs.configure()  # to standard error: standard output is the history
     asyncio.run(main(*sys.argv[1:]))
