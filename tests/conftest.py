@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import logging
 import random
 import sys
 from collections import Counter
-from collections.abc import Awaitable, Callable, Generator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.support import DATA, EVERYTHING, HAS_MONGOD, REQUIRE_ALL, REQUIRE_MONGOD, SEED, sample, sampled
 
@@ -29,6 +31,17 @@ DATA_MISSING = f"the real data is not in {DATA}: set ORGSTEAD_TEST_DATA to the f
 def anyio_backend() -> str:
     """The event loop that async tests and fixtures of every scope run in."""
     return "asyncio"
+
+
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """For tests that configure logging in this process: afterwards it is as before, so that no later test's lines go
+    to a stream that is closed by then."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
 
 
 @pytest.fixture

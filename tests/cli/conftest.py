@@ -36,7 +36,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def cli(capsys: pytest.CaptureFixture[str]) -> Run:
+def cli(capsys: pytest.CaptureFixture[str], restored_logging: None) -> Run:
     """Runs a command line in this process."""
 
     def call(*args: str) -> Result:
