@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from tests.engines import Database
 from tests.support import PROJECT
 
 PIPE = 65536
+
+SILENCE_SECONDS = 60
+"""A program that tells nothing for so long hangs: on a server it waits for locks no longer than 10."""
 
 
 class Program:
@@ -52,17 +56,13 @@ class Program:
         """Hold the program at the instant where it is; everything that it told until then is in the history."""
         self._process.send_signal(signal.SIGSTOP)
         os.waitpid(self._process.pid, os.WUNTRACED)
-        os.set_blocking(self._pipe, False)
-        try:
-            while self._read():
-                pass
-        except BlockingIOError:
+        while select.select([self._pipe], [], [], 0)[0] and self._read():
             pass
-        os.set_blocking(self._pipe, True)
         yield
         self._process.send_signal(signal.SIGCONT)
 
     def _read(self) -> bool:
+        assert select.select([self._pipe], [], [], SILENCE_SECONDS)[0], "the program hangs"
         told = os.read(self._pipe, PIPE)
         *lines, self._rest = (self._rest + told).split(b"\n")
         self._history.read(lines)

@@ -33,7 +33,7 @@ from orgstead import (
 from orgstead.app import App
 from orgstead.config import load
 from orgstead.creation import NewOrganization
-from orgstead.errors import NotFound, PlacementMoved
+from orgstead.errors import NotFound, PlacementMoved, Unavailable
 from orgstead.model import Placement
 from orgstead.placements import space_of
 from orgstead.renaming import NewName
@@ -67,7 +67,12 @@ class Writers:
         enough = asyncio.Event()
         tasks = [asyncio.create_task(self._write(org_id, enough)) for _ in range(WRITERS)]
         self._running[org_id] = tasks
-        await enough.wait()
+        waiting = asyncio.create_task(enough.wait())
+        await asyncio.wait({waiting, *tasks}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        for task in tasks:
+            if task.done():
+                task.result()  # one that failed ends the program, instead of having it wait for ever
 
     async def write_on(self) -> None:
         """Return when every task has written once more, or found that there is nothing left to write to."""
@@ -96,6 +101,8 @@ class Writers:
                 except NotFound:
                     return
                 continue
+            except Unavailable:
+                continue  # a server would answer 503: it was not acknowledged
             tell("wrote", org_id, f"{os.getpid()}-{number}")
             if awaited := self._awaited.pop(asyncio.current_task(), None):
                 awaited.set()
