@@ -25,6 +25,7 @@ _TYPES = {
 }
 
 
+@lru_cache(maxsize=4096)
 def quoted(name: str) -> str:
     """``name`` as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
@@ -85,10 +86,31 @@ class Statements(Generic[Row]):
         self.changed_places = tuple(places[column] for column in self.changed)
         self.version_place = places.get("version")
         self.target = target
+        self._adjusting: dict[tuple[Any, ...], str] = {}
 
     def by_key(self, scoped: bool) -> str:
         """The condition of one row; ``scoped`` adds the scope's predicate, whose value comes last."""
         return self._by_key[scoped]
+
+    def adjusting(
+        self, deltas: tuple[str, ...], where: tuple[str, ...], bounds: tuple[tuple[str, bool], ...], *, scoped: bool
+    ) -> str:
+        """The statement that adds to ``deltas`` of one row, made once for each combination that the program has.
+
+        ``where`` are further conditions. Each of ``bounds`` is a column and whether it is bounded as it will be. Its
+        values are: the deltas, the key, the conditions' values, and for each bound the delta, if any, and the bound.
+        """
+        at = (deltas, where, bounds, scoped)
+        text = self._adjusting.get(at)
+        if text is None:
+            sums = {column: f"{quoted(column)} + ?" for column in deltas}
+            assign = [f"{quoted(column)} = {added}" for column, added in sums.items()]
+            if self.table.versioned:
+                assign.append(f"{quoted('version')} = {quoted('version')} + 1")
+            limits = [f"{sums[column] if grows else quoted(column)} <= ?" for column, grows in bounds]
+            conditions = " AND ".join([self.by_key(scoped), *where, *limits])
+            text = self._adjusting[at] = f"{self.update}{', '.join(assign)} WHERE {conditions}"
+        return text
 
     def key(self, values: Sequence[Any]) -> list[Any]:
         """The plain values of a key. Raises ``ValueError`` where they are not as many as its columns."""

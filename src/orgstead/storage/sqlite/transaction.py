@@ -17,7 +17,7 @@ from orgstead.errors import (
 )
 from orgstead.storage.port import Scope, Table
 from orgstead.storage.sqlite import failures, lists
-from orgstead.storage.sqlite.statements import Statements, physical_name, quoted, statements_of
+from orgstead.storage.sqlite.statements import Statements, physical_name, statements_of
 from orgstead.storage.unit import Unit, identified_by
 
 Row = TypeVar("Row")
@@ -148,19 +148,16 @@ class SqliteTransaction(Unit):
     ) -> bool:
         sql = self.statements(table)
         integer = sql.codec.integer
-        condition, identity = self._by_key(sql, sql.key(key))
+        added = [integer(column, delta) for column, delta in deltas.items()]
+        _, identity = self._by_key(sql, sql.key(key))
         conditions, values = self.conditions(sql, where, scoped=False)
-        sums = {column: f"{quoted(column)} + ?" for column in deltas}
-        bounds = dict(at_most or {})
+        bounds = at_most or {}
         for column, most in bounds.items():
-            conditions.append(f"{sums.get(column, quoted(column))} <= ?")
-            values.extend([integer(column, deltas[column])] if column in deltas else [])
+            values.extend([deltas[column]] if column in deltas else [])
             values.append(integer(column, most))
-        assign = [f"{quoted(column)} = {text}" for column, text in sums.items()]
-        if table.versioned:
-            assign.append(f"{quoted('version')} = {quoted('version')} + 1")
-        text = f"{sql.update}{', '.join(assign)} WHERE {' AND '.join([condition, *conditions])}"
-        return bool(self.count(text, [*(integer(c, d) for c, d in deltas.items()), *identity, *values]))
+        bounded = tuple((column, column in deltas) for column in bounds)
+        text = sql.adjusting(tuple(deltas), tuple(conditions), bounded, scoped=self.org_id is not None)
+        return bool(self.count(text, [*added, *identity, *values]))
 
     @_verb(writes=False)
     def page(
