@@ -69,13 +69,12 @@ def page(run: Run) -> str:
 
 def _cells(result: Result) -> tuple[str, ...]:
     target = result.target
-    sign = "≥" if target.at_least else "≤"
     figures = ", ".join(f"{name} {_number(value)}" for name, value in result.figures.items())
     return (
         result.what,
         f"{_number(result.value)} {result.unit}",
-        f"{sign} {target.limit:,g}",
-        f"{target.goal:,g}",
+        str(target or ""),
+        f"{target.goal:,g}" if target and target.goal is not None else "",
         result.verdict,
         figures,
     )

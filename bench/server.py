@@ -44,9 +44,7 @@ def plain(app: App) -> Application:
         await app.passwords.hash("a password of the bench")
         return Response(READY, media_type="application/json")
 
-    routes = application.routed()
-    routes.state.orgstead = app
-    routes.state.in_flight = set()
+    routes = application.routes_over(app)
 
     async def dispatch(scope: Scope, receive: Receive, send: Send) -> None:
         await (compared if scope["path"] in ("/bare", "/hash") else routes)(scope, receive, send)

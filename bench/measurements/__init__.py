@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from bench.measurements import commits, growth, hashing, importing, processes, reading, round_trips, starting, tail
+from bench.measurements import (
+    bulk_records,
+    commits,
+    exporting,
+    fairness,
+    growth,
+    hashing,
+    importing,
+    pages,
+    processes,
+    reading,
+    records,
+    round_trips,
+    starting,
+    tail,
+)
 from bench.options import Options
 from bench.results import Result
 
@@ -21,6 +36,11 @@ MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
         "starting": starting.run,
         "importing": importing.run,
         "processes": processes.run,
+        "records": records.run,
+        "bulk_records": bulk_records.run,
+        "pages": pages.run,
+        "exporting": exporting.run,
+        "fairness": fairness.run,
         "round_trips": round_trips.run,
     }
 )
