@@ -1,7 +1,8 @@
-"""The measurements, by name, in the order in which they run. Each is a module with ``run``."""
+"""The measurements, by name, in the order of the documentation. Each is a module with ``run``."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -44,3 +45,8 @@ MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
         "round_trips": round_trips.run,
     }
 )
+
+
+def subject(name: str) -> str:
+    """What the measurement of that name is about: the docstring of its module."""
+    return inspect.getdoc(inspect.getmodule(MEASUREMENTS[name])) or ""
