@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from random import Random
@@ -38,26 +38,26 @@ def run(options: Options) -> list[Result]:
     assert limit
     random = Random(options.seed)
     reads, noise = (_reads(owners, random) for owners in (others, [one]))
+    seconds = max(_SHORTEST, options.seconds)
     found: dict[float, list[float]] = {0: [], limit: [], 10 * limit: []}
+    refused = 0.0
     # In a process of its own, of low priority: the others' client must wait for the server, not for this one.
     with (
         served(place) as server,
         ProcessPoolExecutor(1, get_context("spawn"), initializer=os.nice, initargs=(10,)) as beside,
     ):
-        refused = 0.0
         for number in range(options.rounds + 1):
             for rate, samples in found.items():
-                seconds = max(_SHORTEST, options.seconds)
                 if rate:
-                    sent = beside.submit(_refused, server.port, noise, rate, _AHEAD + seconds)
+                    sending = beside.submit(_refused, server.port, noise, rate, _AHEAD + seconds)
                     sleep(_AHEAD)
                 taken = latencies(server.port, reads, per_second=_PER_SECOND, seconds=seconds)
                 if rate:
-                    refused = sent.result()
-                if number:
+                    refused = sending.result()
+                if number:  # the first round does not count
                     samples.append(quantile(taken, 0.99) * 1000)
     quiet, polite, loud = (median(samples) for samples in found.values())
-    figures: Mapping[str, float] = {
+    figures = {
         "alone ms": quiet,
         "beside one at its limit ms": polite,
         "at ten times it ms": loud,
