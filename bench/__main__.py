@@ -88,7 +88,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=int, default=3, help="turns of everything that is compared (3)")
     parser.add_argument("--seconds", type=float, default=2.0, help="length of one turn (2)")
     parser.add_argument("--seed", type=int, default=20_261_123, help="chooses the organizations that are read")
-    parser.add_argument("--quick", action="store_true", help="100,000 organizations where 1,000,000 are meant")
+    parser.add_argument(
+        "--quick", action="store_true", help="a tenth of the organizations and records where many are meant"
+    )
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a target is missed")
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the results (bench/results/)")
     parser.add_argument("--page", type=Path, metavar="FILE", help="write the results as a page, too")

@@ -24,7 +24,8 @@ DATABASE = "database.json"
 class Engine:
     """``databases`` keeps a server running while it is open, with the data of kept places in the folder it is given.
 
-    ``measurements`` are the names of those that say something about this engine; ``targets`` are by measurement.
+    ``measurements`` are the names of those that say something about this engine; ``targets`` are by measurement, or
+    by what it measures where that is several things.
     """
 
     name: str
@@ -51,27 +52,33 @@ def _mongodb(kept: Path) -> Iterator[MakeDatabase]:
     yield lambda folder: {"database_url": server.url(f"bench_{folder.name}")}
 
 
+_OF_RECORDS = ("records", "bulk_records", "pages", "exporting", "fairness")
+
 ENGINES: Mapping[str, Engine] = MappingProxyType(
     {
         "sqlite": Engine(
             "SQLite",
             _files,
-            ("reading", "hashing", "tail", "commits", "growth", "starting", "importing"),
+            ("reading", "hashing", "tail", "commits", "growth", "starting", "importing", *_OF_RECORDS),
             MappingProxyType(
                 {
                     "reading": Target(0.50, 0.60, at_least=True),
                     "importing": Target(2000, 3000, at_least=True),
+                    "records get": Target(0.45, 0.55, at_least=True),
+                    "records create": Target(0.30, at_least=True),
+                    "bulk_records": Target(10_000, at_least=True),
                 }
             ),
         ),
         "postgres": Engine(
             "PostgreSQL",
             _postgres,
-            ("reading", "hashing", "growth", "importing", "processes"),
+            ("reading", "hashing", "growth", "importing", "processes", *_OF_RECORDS),
             MappingProxyType(
                 {
                     "reading": Target(0.33, 0.40, at_least=True),
                     "importing": Target(1000, 2000, at_least=True),
+                    "bulk_records": Target(5000, at_least=True),
                 }
             ),
         ),

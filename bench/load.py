@@ -46,11 +46,11 @@ def request(method: str, path: str, *, token: str = "", body: object = None) -> 
     return "\r\n".join([*lines, "", ""]).encode() + content
 
 
-def repeated(port: int, requests: Sequence[bytes], *, connections: int, seconds: float) -> Load:
-    """Load of the same requests in turn; all must be answered with 200."""
+def repeated(port: int, requests: Sequence[bytes], *, connections: int, seconds: float, status: bytes = b"200") -> Load:
+    """Load of the same requests in turn; all must be answered with ``status``, to ``wrk`` any success is as good."""
     if shutil.which("wrk"):
         return _wrk(port, requests, connections, seconds)
-    return closed_loop(port, cycle(requests).__next__, connections=connections, seconds=seconds)
+    return closed_loop(port, cycle(requests).__next__, connections=connections, seconds=seconds, status=status)
 
 
 def closed_loop(
@@ -95,12 +95,17 @@ class Client:
     def fileno(self) -> int:
         return self.socket.fileno()
 
+    @property
+    def status(self) -> bytes:
+        """The status code of the answer."""
+        return self.answer[9:12]
+
     def send(self, request: bytes) -> None:
         self.answer = b""
         self.socket.sendall(request)
 
-    def receive(self, status: bytes) -> bool:
-        """Read what is there; True when the answer is complete. Raises ``BadAnswer``."""
+    def receive(self, *expected: bytes) -> bool:
+        """Read what is there; True when the answer is complete. Raises ``BadAnswer`` for another status."""
         part = self.socket.recv(_BIGGEST)
         if not part:
             raise BadAnswer("The server closed the connection.")
@@ -108,7 +113,7 @@ class Client:
         head = self.answer.find(b"\r\n\r\n")
         if head < 0:
             return False
-        if self.answer[9:12] != status:
+        if self.status not in expected:
             raise BadAnswer(self.answer[:1000].decode("utf-8", "replace"))
         at = self.answer.find(b"content-length: ", 0, head)
         length = int(self.answer[at + 16 : self.answer.find(b"\r\n", at)]) if at >= 0 else 0

@@ -34,12 +34,16 @@ class Member:
 
 
 def settings_in(folder: Path) -> Settings:
-    """The product's defaults, for the place in ``folder``."""
+    """The product's defaults, for the place in ``folder``.
+
+    Except that an organization on ``pro`` may send as fast as it can: where all load comes from one, that is meant.
+    """
     return Settings.model_validate(
         {
             **settings_of(folder),
             "data_folder": folder,
             "public_url": "http://localhost",
+            "plans": {"pro": {"requests_per_second": None}},
             "http": HttpSettings(port=0),
             "management": ManagementSettings(port=0),
         }
@@ -55,9 +59,14 @@ def filled(options: Options, organizations: int) -> Path:
     make(place, options.databases)
     done = place / "filled"
     if not done.exists():
-        asyncio.run(_fill(place, organizations))
+        fill(place, organizations)
         done.touch()
     return place
+
+
+def fill(place: Path, organizations: int, *, plan: str = "free") -> None:
+    """Add so many pooled organizations, as far as they are not there; some owners have a session (``MEMBERS``)."""
+    asyncio.run(_fill(place, organizations, plan))
 
 
 def fresh(options: Options, name: str) -> Path:
@@ -72,11 +81,11 @@ def members(place: Path) -> list[Member]:
     return asyncio.run(_members(place))
 
 
-async def _fill(folder: Path, organizations: int) -> None:
+async def _fill(folder: Path, organizations: int, plan: str) -> None:
     app = await App.open(settings_in(folder))
     try:
         await app.storage.migrate()
-        async for outcomes in import_organizations(app, _lines(organizations), OPERATOR):
+        async for outcomes in import_organizations(app, _lines(organizations, plan), OPERATOR):
             if any(outcome.result not in (Result.CREATED, Result.EXISTS) for outcome in outcomes):
                 raise RuntimeError("The database could not be filled.")
             new = [outcome for outcome in outcomes if outcome.result is Result.CREATED]
@@ -86,14 +95,23 @@ async def _fill(folder: Path, organizations: int) -> None:
         await app.close()
 
 
-def _lines(organizations: int) -> Iterator[Line]:
+def external_id(number: int) -> str:
+    """The external id of the organization of that number, from 1."""
+    return f"bench-{_mixed(number)}"
+
+
+def _mixed(number: int) -> str:
     """Names in no order, as real ones come: neighbours in time are not neighbours in an index of names."""
+    return f"{number * 2654435761 % 2**32:08x}"
+
+
+def _lines(organizations: int, plan: str) -> Iterator[Line]:
     for number in range(1, organizations + 1):
-        mixed = f"{number * 2654435761 % 2**32:08x}"
+        mixed = _mixed(number)
         fields = {
-            "external_id": f"bench-{mixed}",
+            "external_id": external_id(number),
             "name": f"Bench {mixed} Limited",
-            "plan": "free",
+            "plan": plan,
             "owner_email": f"owner-{mixed}@bench.example.com",
         }
         yield Line(number, fields)

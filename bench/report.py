@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from bench.measurements import MEASUREMENTS, subject
 from bench.results import Result
 
 _HEADS = ("measured", "value", "target", "goal", "", "medians")
@@ -63,19 +64,24 @@ def page(run: Run) -> str:
         "# Speed\n\n"
         "One run of `make bench`. Only the ratios mean anything on another machine: what is compared took turns\n"
         "within this run, and the medians count. Server on one core, load on the other; durable settings, logs on.\n\n"
-        f"{table}\n{facts}"
+        f"{table}\n{facts}\n{legend()}"
     )
+
+
+def legend() -> str:
+    """The part of the page that says what each measurement is about."""
+    lines = "".join(f"* `{name}`: {subject(name)}\n" for name in MEASUREMENTS)
+    return f"## What is measured\n\n`make bench ARGS=NAME` measures one of these alone.\n\n{lines}"
 
 
 def _cells(result: Result) -> tuple[str, ...]:
     target = result.target
-    sign = "≥" if target.at_least else "≤"
     figures = ", ".join(f"{name} {_number(value)}" for name, value in result.figures.items())
     return (
         result.what,
         f"{_number(result.value)} {result.unit}",
-        f"{sign} {target.limit:,g}",
-        f"{target.goal:,g}",
+        str(target or ""),
+        f"{target.goal:,g}" if target and target.goal is not None else "",
         result.verdict,
         figures,
     )

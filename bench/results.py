@@ -9,16 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """``limit`` must be kept, ``goal`` is hoped for; both are lower bounds with ``at_least``, else upper ones."""
+    """``limit`` must be kept, ``goal``, if any, is hoped for; lower bounds with ``at_least``, else upper ones."""
 
     limit: float
-    goal: float
+    goal: float | None = None
     at_least: bool = False
 
     def verdict(self, value: float) -> str:
         """``goal``, ``met`` or ``missed``."""
         for bound, word in ((self.goal, "goal"), (self.limit, "met")):
-            if (value >= bound) if self.at_least else (value <= bound):
+            if bound is not None and ((value >= bound) if self.at_least else (value <= bound)):
                 return word
         return "missed"
 
@@ -28,17 +28,17 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One figure that has a target. ``figures`` are the medians that it was made of, by what they are."""
+    """One figure, and its target if it has one. ``figures`` are the medians that it was made of, by what they are."""
 
     what: str
     value: float
     unit: str
-    target: Target
+    target: Target | None
     figures: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def verdict(self) -> str:
-        return self.target.verdict(self.value)
+        return self.target.verdict(self.value) if self.target else ""
 
     def as_json(self) -> dict[str, Any]:
         """For the file of results."""

@@ -1,11 +1,27 @@
-"""The measurements, by name, in the order in which they run. Each is a module with ``run``."""
+"""The measurements, by name, in the order of the documentation. Each is a module with ``run``."""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from bench.measurements import commits, growth, hashing, importing, processes, reading, round_trips, starting, tail
+from bench.measurements import (
+    bulk_records,
+    commits,
+    exporting,
+    fairness,
+    growth,
+    hashing,
+    importing,
+    pages,
+    processes,
+    reading,
+    records,
+    round_trips,
+    starting,
+    tail,
+)
 from bench.options import Options
 from bench.results import Result
 
@@ -21,6 +37,16 @@ MEASUREMENTS: Mapping[str, Measurement] = MappingProxyType(
         "starting": starting.run,
         "importing": importing.run,
         "processes": processes.run,
+        "records": records.run,
+        "bulk_records": bulk_records.run,
+        "pages": pages.run,
+        "exporting": exporting.run,
+        "fairness": fairness.run,
         "round_trips": round_trips.run,
     }
 )
+
+
+def subject(name: str) -> str:
+    """What the measurement of that name is about: the docstring of its module."""
+    return inspect.getdoc(inspect.getmodule(MEASUREMENTS[name])) or ""

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from statistics import median
-from time import perf_counter
 
-from bench.engines import variables_of
+from bench.commands import orgstead
 from bench.options import Options
 from bench.places import fresh
-from bench.processes import CORES, children_cpu_seconds, spawned
 from bench.results import Result
 
 _FILE = "organizations.csv"
@@ -22,26 +19,18 @@ def run(options: Options) -> list[Result]:
         return []
     with file.open(encoding="utf-8") as lines:
         organizations = sum(1 for _ in lines) - 1
-    taken, used = [], []
+    runs = []
     for _ in range(options.rounds):
         place = fresh(options, "importing")
-        _orgstead(place, "db", "upgrade")
-        began, before = perf_counter(), children_cpu_seconds()
-        _orgstead(place, "org", "import", str(file.resolve()))
-        taken.append(perf_counter() - began)
-        used.append(children_cpu_seconds() - before)
+        orgstead(place, "db", "upgrade")
+        runs.append(orgstead(place, "org", "import", str(file.resolve())))
+    seconds = median(run.seconds for run in runs)
     return [
         Result(
             f"import of {organizations:,} real names, organizations/s",
-            organizations / median(taken),
+            organizations / seconds,
             "/s",
             options.engine.targets["importing"],
-            {"seconds": median(taken), "CPU seconds": median(used)},
+            {"seconds": seconds, "CPU seconds": median(run.cpu_seconds for run in runs)},
         )
     ]
-
-
-def _orgstead(place: Path, *arguments: str) -> None:
-    with spawned(["-m", "orgstead", *arguments], cores=CORES, cwd=place, variables=variables_of(place)) as process:
-        if process.wait():
-            raise RuntimeError(f"orgstead {' '.join(arguments)} failed.")

@@ -67,7 +67,7 @@ async def _counted(options: Options) -> list[Result]:
         transport = httpx2.ASGITransport(app=application.build(app))
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as client:
             return [
-                Result(f"commands of {what}", sum(sent.values()), "", Target(most, most), dict(sent))
+                Result(f"commands of {what}", sum(sent.values()), "", Target(most), dict(sent))
                 for what, sent, most in await _requests(client)
             ]
     finally:

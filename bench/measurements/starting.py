@@ -47,7 +47,9 @@ def _start(folder: Path) -> tuple[float, float]:
             sleep(0.002)
         taken = perf_counter() - began
         sleep(_SETTLED)
-        return taken, resident_mb(process.pid)
+        if not (memory := resident_mb(process.pid)):
+            raise RuntimeError("The service ended by itself.")
+        return taken, memory
 
 
 def _answers(port: int) -> bool:

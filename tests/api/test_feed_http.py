@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import bench.server
 from orgstead import feed
 from orgstead.api import application
 from orgstead.api.limits import Application
@@ -263,6 +264,13 @@ async def test_streams_are_bounded_and_their_places_come_back(service: Service, 
             assert (refused.status, refused.headers["retry-after"]) == (503, "10")
     async with listening(app, mine, acme.owner.headers) as stream:
         assert stream.status == 200
+
+
+async def test_the_bench_has_streams_beside_the_product(service: Service, acme: Standing) -> None:
+    await make(service, acme, "a")
+    async with listening(bench.server.plain(service.app), acme.path + "/events", acme.viewer.headers) as stream:
+        assert stream.status == 200
+        assert (await stream.event()).type == "collection.created"
 
 
 async def test_head_of_a_stream_has_an_end(service: Service, acme: Standing, app: Application) -> None:

@@ -102,12 +102,18 @@ def build(
     server's to run (``worker.run``), and tests need none. ``extra`` are routes beside the product's own, for a bench;
     ``streams`` are those of the settings where None.
     """
+    api = routes_over(app, extra=extra, streams=streams)
+    return Outer(Heads(api), _options(app.settings), render=render, access_log=access_log, metrics=metrics)
+
+
+def routes_over(app: App, *, extra: Sequence[BaseRoute] = (), streams: Streams | None = None) -> FastAPI:
+    """What ``build`` puts its layers around: the routes, with all the state that they need."""
     api = routed()
     api.router.routes.extend(extra)
     api.state.orgstead = app
     api.state.in_flight = set()
     api.state.streams = streams or streams_of(app.settings)
-    return Outer(Heads(api), _options(app.settings), render=render, access_log=access_log, metrics=metrics)
+    return api
 
 
 def serving(app: App, *, access_log: AccessLog | None = None) -> Serving:
