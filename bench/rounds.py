@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import median
 from time import perf_counter
 
-from bench.load import Load
+from bench.load import BadAnswer, Load
 from bench.processes import Server
 
 
@@ -20,12 +20,13 @@ class Medians:
 
 
 def timed(server: Server, load: Callable[[], Load]) -> tuple[float, float]:
-    """Requests per second and server CPU microseconds per request of one load."""
+    """Requests per second and server CPU microseconds per request of one load. Raises ``BadAnswer`` if none came."""
     before = server.cpu_seconds()
     done = load()
     used = server.cpu_seconds() - before
-    answers = max(1, done.answers)
-    return answers / done.seconds, used / answers * 1e6
+    if not done.answers:
+        raise BadAnswer("The server answered nothing in time.")
+    return done.answers / done.seconds, used / done.answers * 1e6
 
 
 def in_turns(cases: Mapping[str, tuple[Server, Callable[[], Load]]], rounds: int) -> dict[str, Medians]:
