@@ -42,11 +42,22 @@ class Rates:
         self._capacity = capacity
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
 
+    def check(self, org_id: str) -> None:
+        """Raise what ``spend`` would raise now, and take nothing."""
+        self._filled(org_id)
+
     def spend(self, org_id: str) -> None:
         """Take the token of one request. Raises ``RateLimited``, with the seconds until there is one."""
+        bucket = self._filled(org_id)
+        if bucket is not None:
+            bucket.tokens -= 1
+            self._buckets.move_to_end(org_id)
+
+    def _filled(self, org_id: str) -> _Bucket | None:
+        """The organization's bucket as it is now, with a token in it. Raises ``RateLimited``."""
         bucket = self._buckets.get(org_id)
         if bucket is None:
-            return
+            return None
         now = self._ticks()
         bucket.tokens = min(bucket.size, bucket.tokens + (now - bucket.at) * bucket.rate)
         bucket.at = now
@@ -55,8 +66,7 @@ class Rates:
                 f"The organization's plan allows {bucket.rate:g} requests a second; wait as long as Retry-After says.",
                 retry_after=(1 - bucket.tokens) / bucket.rate,
             )
-        bucket.tokens -= 1
-        self._buckets.move_to_end(org_id)
+        return bucket
 
     def learn(self, org_id: str, rate: float | None) -> None:
         """Hold the organization to ``rate`` requests a second from now on; None is no limit.

@@ -143,11 +143,19 @@ class Tokens:
         """
         known = self._cache.get(token)
         verified = known or self._verify(token)
-        if not verified.valid_from <= self._seconds() < verified.valid_until:
+        if not self._is_valid(verified):
             raise InvalidToken
         if known is None:
             self._cache.put(token, verified)
         return verified.claims
+
+    def known(self, token: str) -> Claims | None:
+        """The claims of a token that was verified lately and is valid now; None of any other, whatever it is."""
+        verified = self._cache.get(token)
+        return verified.claims if verified and self._is_valid(verified) else None
+
+    def _is_valid(self, verified: _Verified) -> bool:
+        return verified.valid_from <= self._seconds() < verified.valid_until
 
     def _verify(self, token: str) -> _Verified:
         """Everything about a token but the clock."""

@@ -70,6 +70,20 @@ async def test_what_is_beyond_the_rate_costs_no_work(limited: Service, monkeypat
     problem(await limited.ask("GET", acme.path, acme.owner), 429, "rate.limited")
 
 
+async def test_what_is_beyond_the_rate_is_refused_unread_and_nothing_else_is(limited: Service) -> None:
+    """Its body is not even judged. A token that nobody has seen and public routes are not refused with it."""
+    acme = await limited.organization("Acme")
+    path = acme.path + "/collections/notes/records"
+    for _ in range(10):
+        assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
+    for token, status in ((acme.owner.token, 429), ("not.a.token", 400)):
+        headers = {"authorization": f"Bearer {token}", "content-type": "application/json"}
+        answer = await limited.client.post(path, content=b"{", headers=headers)
+        assert answer.status_code == status
+    for url in ("/openapi.json", "/.well-known/jwks.json"):
+        assert (await limited.ask("GET", url, acme.owner)).status_code == 200
+
+
 async def test_who_was_removed_cannot_use_up_the_rate(limited: Service) -> None:
     acme = await limited.organization("Acme")
     assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200

@@ -32,6 +32,7 @@ from orgstead.api.limits import Application, BodyOptions
 from orgstead.api.metrics import RequestMetrics
 from orgstead.api.openapi import document
 from orgstead.api.outer import Outer, OuterOptions
+from orgstead.api.rate_limits import RateLimits
 from orgstead.api.streams import Streams
 from orgstead.app import App
 from orgstead.settings import Settings
@@ -103,7 +104,14 @@ def build(
     ``streams`` are those of the settings where None.
     """
     api = routes_over(app, extra=extra, streams=streams)
-    return Outer(Heads(api), _options(app.settings), render=render, access_log=access_log, metrics=metrics)
+    return Outer(
+        Heads(api),
+        _options(app.settings),
+        render=render,
+        access_log=access_log,
+        metrics=metrics,
+        admit=RateLimits(app).check,
+    )
 
 
 def routes_over(app: App, *, extra: Sequence[BaseRoute] = (), streams: Streams | None = None) -> FastAPI:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -34,12 +34,14 @@ from orgstead.errors import (
 )
 
 Render = Callable[[OrgsteadError, str], Rendered]
+Admit = Callable[[str, Mapping[bytes, bytes]], None]
+"""Raises for a request that is refused by its path and headers (by lower-case name) alone, before its body is read."""
 
 CLIENT_GONE: Final = 499
 """What log and metrics call the status of a request, whose client left before there was an answer."""
 
 UNMATCHED: Final = "unmatched"
-"""The route of requests that no route took."""
+"""The route of requests that no route took, or that were refused before one was looked for."""
 
 _AT_MOST_ONCE = frozenset({b"content-length", b"content-type", b"content-encoding", b"idempotency-key"})
 
@@ -76,11 +78,13 @@ class Outer:
         render: Render,
         access_log: AccessLog | None = None,
         metrics: RequestMetrics | None = None,
+        admit: Admit | None = None,
     ) -> None:
         self._app = app
         self._render = render
         self._access_log = access_log
         self._metrics = metrics
+        self._admit = admit
         self._max_target = options.max_target_bytes
         self._hosts = Hosts(options.allowed_hosts)
         self._proxies = Proxies(options.trusted_proxies)
@@ -109,6 +113,8 @@ class Outer:
             if b"x-forwarded-for" in fields and scope["client"]:
                 peer, port = scope["client"]
                 scope["client"] = (self._proxies.client(peer, fields[b"x-forwarded-for"]), port)
+            if self._admit is not None:
+                self._admit(scope["path"], fields)
             if not self._bodies.has_none(scope["method"], fields):
                 receive = await self._bodies.read(scope["method"], fields, receive, path=scope["path"])
             self._deadlines.enter(task)
