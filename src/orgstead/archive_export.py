@@ -8,19 +8,20 @@ not matter for that, so the audit chain may end a little earlier, before entries
 from __future__ import annotations
 
 import tempfile
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from orgstead import archives, organizations, record_collections, spaces
+from orgstead import archives, model, organizations, record_collections, spaces
 from orgstead.archive_files import CHUNK, ArchiveWriter
-from orgstead.archives import CollectionFacts, Head, LinesDigest, Manifest, Point
-from orgstead.errors import Conflict, NotFound, StatusConflict
+from orgstead.archives import CollectionFacts, Head, LinesDigest, Manifest, Point, TableFormat
+from orgstead.errors import ConfigurationError, Conflict, NotFound, StatusConflict
 from orgstead.kit import rfc3339
-from orgstead.model import AuditHead, Collection, OrganizationStatus, Placement, Role, SlugState
+from orgstead.model import AuditHead, OrganizationStatus, Placement, Role, SlugState
 from orgstead.organizations import Located
-from orgstead.record_tables import CsvTable, as_line, columns_of, note_columns, pages
+from orgstead.record_columns import Columns
+from orgstead.record_tables import Sink, Table, as_line, csv_table, pages
 from orgstead.storage import tables
 from orgstead.storage.port import Space, SystemScope, Transaction
 
@@ -36,6 +37,9 @@ EXPORTABLE = frozenset({OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED,
 
 Advance = Callable[[int], None]
 """Told how many more records were written."""
+
+Tables = Mapping[TableFormat, Callable[[Sink, Columns], AbstractContextManager[Table]]]
+"""The formats that are wanted besides, each with what begins a table."""
 
 
 def _ignore(count: int) -> None: ...
@@ -116,12 +120,22 @@ async def _head(tx: Transaction, org_id: str) -> Located:
     return await organizations.get(tx, org_id)
 
 
-async def export(app: App, org_id: str, target: BinaryIO, *, csv: bool = False, advance: Advance = _ignore) -> Manifest:
+async def export(
+    app: App,
+    org_id: str,
+    target: BinaryIO,
+    *,
+    formats: Collection[TableFormat] = (),
+    advance: Advance = _ignore,
+) -> Manifest:
     """Write the archive to a stream that can be read back and emptied; returns its manifest.
 
-    Takes a few megabytes of memory, however many records there are. Raises ``NotFound``, ``StatusConflict``,
-    ``Conflict`` where the organization or its members change all the time.
+    ``formats`` are written besides, for each of which the records are read once more. Takes a few megabytes of memory,
+    with Parquet a few dozen, however many records there are. Raises ``NotFound``, ``StatusConflict``, ``Conflict``
+    where the organization or its members change all the time, ``ConfigurationError`` where a format needs a library
+    that is not installed.
     """
+    wanted = _tables(formats)
     for _ in range(TRIES):
         with ExitStack() as stack:
             before, after = _Copy(stack), _Copy(stack)
@@ -134,7 +148,7 @@ async def export(app: App, org_id: str, target: BinaryIO, *, csv: bool = False, 
                 return begun[0]
 
             stack.callback(_abandon, begun)
-            found = await spaces.scan(app, said.placement, _write_space, begin, csv, advance)
+            found = await spaces.scan(app, said.placement, _write_space, begin, wanted, advance)
             says = await app.storage.scan(SCOPE, after.take, org_id)
             if not _same(said, says):
                 continue
@@ -150,6 +164,24 @@ async def export(app: App, org_id: str, target: BinaryIO, *, csv: bool = False, 
             writer.finish(manifest)
             return manifest
     raise Conflict("The organization was changed again and again while it was exported; try again later.")
+
+
+def _tables(formats: Collection[TableFormat]) -> Tables:
+    found: dict[TableFormat, Callable[[Sink, Columns], AbstractContextManager[Table]]] = {}
+    if TableFormat.CSV in formats:
+        found[TableFormat.CSV] = csv_table
+    if TableFormat.PARQUET in formats:
+        try:
+            from orgstead.record_parquet import parquet_table
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] == "orgstead":
+                raise
+            raise ConfigurationError(
+                "Parquet is written by the library pyarrow, which is not installed.",
+                next="pip install 'orgstead[parquet]'",
+            ) from error
+        found[TableFormat.PARQUET] = parquet_table
+    return found
 
 
 def _abandon(writers: Sequence[ArchiveWriter]) -> None:
@@ -183,7 +215,7 @@ def _manifest(org_id: str, writer: ArchiveWriter, said: _Directory, found: _Reco
 
 
 async def _write_space(
-    tx: Transaction, space: Space, begin: Callable[[], ArchiveWriter], csv: bool, advance: Advance
+    tx: Transaction, space: Space, begin: Callable[[], ArchiveWriter], wanted: Tables, advance: Advance
 ) -> _Records:
     """Write collections and records. The transaction may be begun again, and then so is the archive."""
     slots = await tx.page(tables.slots, {"org_id": space.org_id, "epoch": space.epoch}, limit=1)
@@ -191,7 +223,7 @@ async def _write_space(
         raise NotFound  # it was moved or renamed since the placement was read
     writer = begin()
     found = _Records(events=slots[0].seq)
-    definitions: list[Collection] = []
+    definitions: list[model.Collection] = []
     after: str | None = None
     while batch := await record_collections.page(tx, space, after=after, limit=BATCH):
         definitions += batch
@@ -200,29 +232,27 @@ async def _write_space(
         for collection in definitions:
             file.write(archives.collection_line(collection))
     for collection in definitions:
-        await _write_collection(tx, writer, collection.name, found, csv, advance)
+        await _write_collection(tx, writer, collection.name, found, wanted, advance)
     return found
 
 
 async def _write_collection(
-    tx: Transaction, writer: ArchiveWriter, name: str, found: _Records, csv: bool, advance: Advance
+    tx: Transaction, writer: ArchiveWriter, name: str, found: _Records, wanted: Tables, advance: Advance
 ) -> None:
-    digest, size = LinesDigest(), 0
-    columns: dict[str, None] = {}
+    digest, columns = LinesDigest(), Columns()
     with writer.file(archives.records_file(name)) as file:
         async for batch in pages(tx, name):
             lines = [as_line(record) for record in batch]
             file.write(b"".join(lines))
-            for record, line in zip(batch, lines, strict=True):
+            for line in lines:
                 digest.take(line)
-                size += record.bytes
-                if csv:
-                    note_columns(columns, record)
+            columns.note(batch)
             advance(len(batch))
-    found.collections[name] = CollectionFacts(records=digest.count, bytes=size, digest=digest.hexdigest())
-    if csv:
-        with writer.file(archives.csv_file(name)) as file:
-            table = CsvTable(file, columns_of(columns))
+    found.collections[name] = CollectionFacts(records=digest.count, bytes=columns.bytes, digest=digest.hexdigest())
+    for form, begun in wanted.items():
+        with (
+            writer.file(form.file(name), packed=form is TableFormat.PARQUET) as file,
+            begun(file, columns) as table,
+        ):
             async for batch in pages(tx, name):
-                for record in batch:
-                    table.row(record)
+                table.add(batch)

@@ -78,9 +78,12 @@ class ArchiveWriter:
         self.files: dict[str, FileFacts] = {}
 
     @contextmanager
-    def file(self, name: str) -> Iterator[FileWriter]:
-        """The next file, complete at the end of the block."""
-        with self._zip.open(self._info(name), "w", force_zip64=True) as target:
+    def file(self, name: str, *, packed: bool = False) -> Iterator[FileWriter]:
+        """The next file, complete at the end of the block. ``packed`` is content that is not worth compressing."""
+        info = self._info(name)
+        if packed:
+            info.compress_type = zipfile.ZIP_STORED
+        with self._zip.open(info, "w", force_zip64=True) as target:
             writer = FileWriter(target.write)
             yield writer
         self.files[name] = writer.facts

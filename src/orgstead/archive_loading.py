@@ -110,8 +110,8 @@ def check(reader: ArchiveReader, max_bytes: int, advance: Advance) -> None:
     _check_audit(reader)
     for name, collection in collections(reader, org_id).items():
         _check_records(reader, collection, max_bytes, advance)
-        if archives.csv_file(name) in reader.manifest.files:
-            reader.verify(archives.csv_file(name))
+        for table in archives.tables_of(name) & reader.manifest.files.keys():
+            reader.verify(table)
 
 
 def _check_members(reader: ArchiveReader) -> None:

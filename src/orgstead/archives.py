@@ -9,6 +9,7 @@ An archive is a ZIP file of JSON and JSON Lines, readable with any tool:
     collections.jsonl           the definition of each collection
     records/COLLECTION.jsonl    its records by id, one canonical line each (``record_tables.as_line``)
     csv/COLLECTION.csv          the same for spreadsheets, where asked for; not read by an import
+    parquet/COLLECTION.parquet  the same for analysis, where asked for; not read by an import
 
 The digest of a collection is the sum of the SHA-256 of its lines modulo 2**256: it needs no order, and is the same
 wherever the records live. Whoever can write an archive can write its sums, too: they show damage, not who made it.
@@ -20,6 +21,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from datetime import datetime
+from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -52,7 +54,7 @@ AUDIT, COLLECTIONS = "audit.jsonl", "collections.jsonl"
 REQUIRED: Final = frozenset({ORGANIZATION, MEMBERS, AUDIT, COLLECTIONS})
 NAME: Final = re.compile(
     r"(?:manifest\.json|organization\.json|members\.jsonl|audit\.jsonl|collections\.jsonl"
-    r"|records/[a-z][a-z0-9_]{0,62}\.jsonl|csv/[a-z][a-z0-9_]{0,62}\.csv)"
+    r"|records/[a-z][a-z0-9_]{0,62}\.jsonl|csv/[a-z][a-z0-9_]{0,62}\.csv|parquet/[a-z][a-z0-9_]{0,62}\.parquet)"
 )
 """The names that files of an archive can have: nothing that could lead elsewhere, were it unpacked."""
 
@@ -71,8 +73,20 @@ def records_file(collection: str) -> str:
     return f"records/{collection}.jsonl"
 
 
-def csv_file(collection: str) -> str:
-    return f"csv/{collection}.csv"
+class TableFormat(StrEnum):
+    """What an archive can have besides, for each collection; an import checks its sum and reads nothing of it."""
+
+    CSV = "csv"
+    PARQUET = "parquet"
+
+    def file(self, collection: str) -> str:
+        """The name of a collection's file."""
+        return f"{self.value}/{collection}.{self.value}"
+
+
+def tables_of(collection: str) -> set[str]:
+    """The files that a collection can have besides."""
+    return {form.file(collection) for form in TableFormat}
 
 
 class _Part(BaseModel):
@@ -286,7 +300,7 @@ def manifest(content: bytes) -> Manifest:
         raise ArchiveInvalid(f"The archive has a format that this orgstead does not know; it knows {VERSION}.")
     found = parsed(Manifest, content, MANIFEST)
     expected = REQUIRED | {records_file(name) for name in found.collections}
-    tables = {csv_file(name) for name in found.collections}
+    tables = {table for name in found.collections for table in tables_of(name)}
     if not expected <= found.files.keys() <= expected | tables or not ORG_ID.fullmatch(found.organization_id):
         raise ArchiveInvalid(f"{MANIFEST} does not agree with itself.")
     for name, facts in found.collections.items():

@@ -7,22 +7,18 @@ point and takes little memory however many there are.
 from __future__ import annotations
 
 import csv
-from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
 
 import orjson
 
 from orgstead.csv_cells import data_cell, neutralized
 from orgstead.kit import rfc3339
 from orgstead.model import Json, Record
+from orgstead.record_columns import ID_COLUMN, Columns, titles
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
-
-MAX_COLUMNS: Final = 1000
-"""Members that have a column of their own; a collection with more has its data in one."""
-
-ID_COLUMN: Final = "id"
-"""The first column; a member of the data that is called so is in the column ``data.id``."""
 
 _FIRST, _MOST, _BYTES = 100, 1000, 4 * 1_048_576
 
@@ -56,17 +52,6 @@ def as_line(record: Record) -> bytes:
     return orjson.dumps(line, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE)
 
 
-def columns_of(names: dict[str, None]) -> list[str] | None:
-    """The members that get columns, in the order in which they were first seen; None where there are too many."""
-    return list(names) if len(names) <= MAX_COLUMNS else None
-
-
-def note_columns(names: dict[str, None], record: Record) -> None:
-    """Remember the members of the record's data, up to a few more than can have columns."""
-    if len(names) <= MAX_COLUMNS:
-        names.update(dict.fromkeys(record.data))
-
-
 class Sink(Protocol):
     """What bytes can be written to."""
 
@@ -83,21 +68,33 @@ class _Utf8:
         return self._sink.write(text.encode())
 
 
+class Table(Protocol):
+    """What takes the records of a collection as rows, in order."""
+
+    def add(self, records: Sequence[Record], /) -> None: ...
+
+
 class CsvTable:
     """Writes records as rows of CSV; text that a spreadsheet would run is neutralized, members' names included."""
 
-    def __init__(self, stream: Sink, columns: Sequence[str] | None) -> None:
+    def __init__(self, stream: Sink, columns: Columns) -> None:
         self._writer = csv.writer(_Utf8(stream))
-        self._columns = columns
-        shown = ["data"] if columns is None else [f"data.{name}" if name == ID_COLUMN else name for name in columns]
-        self._writer.writerow([ID_COLUMN, *map(neutralized, shown)])
+        self._members = columns.members
+        self._writer.writerow(map(neutralized, titles((ID_COLUMN,), self._members)))
 
-    def row(self, record: Record) -> None:
-        record_id = neutralized(record.id)
-        if self._columns is None:
-            self._writer.writerow([record_id, data_cell(record.data)])
-        else:
-            self._writer.writerow([record_id, *(data_cell(record.data.get(name)) for name in self._columns)])
+    def add(self, records: Sequence[Record], /) -> None:
+        """Add rows, in this order."""
+        self._writer.writerows([neutralized(record.id), *self._cells(record)] for record in records)
+
+    def _cells(self, record: Record) -> Iterator[str]:
+        values = [record.data] if self._members is None else map(record.data.get, self._members)
+        return map(data_cell, values)
+
+
+@contextmanager
+def csv_table(sink: Sink, columns: Columns) -> Iterator[CsvTable]:
+    """A table on the sink for the records that the columns were learnt from; the file is whole after the block."""
+    yield CsvTable(sink, columns)
 
 
 async def write_lines(
@@ -119,14 +116,11 @@ async def write_csv(
 ) -> int:
     """The same as CSV, for which the collection is read twice: its columns are the members of all its records."""
     await tx.get(tables.collections, space.org_id, collection)
-    names: dict[str, None] = {}
+    columns = Columns()
     async for batch in pages(tx, collection):
-        for record in batch:
-            note_columns(names, record)
-    table, count = CsvTable(begin(), columns_of(names)), 0
+        columns.note(batch)
+    table = CsvTable(begin(), columns)
     async for batch in pages(tx, collection):
-        for record in batch:
-            table.row(record)
-        count += len(batch)
+        table.add(batch)
         advance(len(batch))
-    return count
+    return columns.records

@@ -15,7 +15,7 @@ import orjson
 from orgstead import archive_export, archive_import, kit, members, organizations, placements
 from orgstead.app import App
 from orgstead.archive_import import Imported
-from orgstead.archives import LinesDigest, Manifest
+from orgstead.archives import LinesDigest, Manifest, TableFormat
 from orgstead.model import Placement, Role
 from orgstead.storage import tables
 from orgstead.storage.port import Digest
@@ -62,9 +62,9 @@ async def _add_user(tx: Any, user: Any) -> None:
     await tx.add(tables.users, user)
 
 
-async def exported(app: App, org_id: str, path: Path, *, csv: bool = False) -> Manifest:
+async def exported(app: App, org_id: str, path: Path, *formats: TableFormat) -> Manifest:
     with path.open("w+b") as target:
-        return await archive_export.export(app, org_id, target, csv=csv)
+        return await archive_export.export(app, org_id, target, formats=formats)
 
 
 async def imported(app: App, path: Path, **options: Any) -> Imported:

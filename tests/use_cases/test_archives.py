@@ -30,6 +30,7 @@ from orgstead import (
     feed,
     operations,
     organizations,
+    placements,
     record_collections,
     record_definitions,
     records,
@@ -37,6 +38,7 @@ from orgstead import (
 )
 from orgstead.app import App
 from orgstead.archive_import import Result
+from orgstead.archives import TableFormat
 from orgstead.errors import ArchiveInvalid, Conflict, StatusConflict, UnknownPlan
 from orgstead.importing import NO_PASSWORD
 from orgstead.model import OperationState, OrganizationStatus, PlacementKind, Role
@@ -181,7 +183,7 @@ async def test_an_archive_holds_no_secret(app: App, elsewhere: App, archive: Pat
     shelf = await filled(app)
     owner = (await apps.rows(app, tables.users))[0]
     await app.storage.run(apps.SCOPE, _give_password, owner.id)
-    await exported(app, shelf.placement.org_id, archive, csv=True)
+    await exported(app, shelf.placement.org_id, archive, TableFormat.CSV)
     parts = Parts.of(archive)
     assert all(b"argon2-secret" not in text and b"password" not in text for text in parts.files.values())
     await imported(elsewhere, archive)
@@ -220,7 +222,7 @@ async def test_a_reader_of_the_feed_is_told_to_begin_anew(app: App, elsewhere: A
 async def test_tables_for_spreadsheets_have_all_columns_and_run_nothing(app: App, archive: Path) -> None:
     shelf = await filled(app)
     await shelf.fill("notes", [{"=cmd()": 1, "id": "@x", "t": "\ttab"}, {"t": "-1"}, {"t": -1}], prefix="=x"[1:])
-    await exported(app, shelf.placement.org_id, archive, csv=True)
+    await exported(app, shelf.placement.org_id, archive, TableFormat.CSV)
     parts = Parts.of(archive)
     rows = list(csv.DictReader(io.StringIO(parts.files["csv/goods.csv"].decode(), newline="")))
     assert [row["id"] for row in rows] == [f"r{n}" for n in range(len(HARD))]
@@ -280,8 +282,9 @@ async def test_a_change_of_the_organization_meanwhile_begins_the_export_anew(
         return found
 
     monkeypatch.setattr(spaces, "scan", changing)
-    await exported(app, org_id, archive)
+    await exported(app, org_id, archive, *TableFormat)
     parts = Parts.of(archive)
+    assert sum(name.endswith((".csv", ".parquet")) for name in parts.files) == 6
     assert orjson.loads(parts.files["organization.json"])["name"] == "Changed once"
     assert parts.lines("audit.jsonl")[-1]["details"] == {"name": "Changed once"}
     often[0] = 9
@@ -525,7 +528,7 @@ async def test_damaged_archives_change_nothing(engine: str, tmp_path: Path, seed
     async with new_database(engine) as first, new_database(engine) as second:
         async with apps.opened(first) as app:
             shelf = await filled(app)
-            await exported(app, shelf.placement.org_id, tmp_path / "good.zip", csv=True)
+            await exported(app, shelf.placement.org_id, tmp_path / "good.zip", *TableFormat)
         good = (tmp_path / "good.zip").read_bytes()
         chance = random.Random(seed)
         cuts = [0, 1, 3, 4, 21, len(good) // 2, len(good) - 1, len(good) - 22, len(good) - 23]
@@ -809,6 +812,7 @@ async def _transfer(tx: Any, space: Any, number: int, terms: Any) -> None:
     payer, payee = f"r{number % 40}", f"r{(number * 7 + 1) % 40}"
     if payer == payee:
         return
+    await placements.hold(tx, space)  # what is read here is what the change begins from
     found = {record.id: record for record in await records.get_many(tx, space, "accounts", [payer, payee])}
     changes = [
         Change(Op.REPLACE, "accounts", payer, {"balance": found[payer].data["balance"] - 1}),

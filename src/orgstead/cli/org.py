@@ -11,6 +11,7 @@ import typer
 
 from orgstead import creation, organizations, purging, renaming, representations
 from orgstead.app import App
+from orgstead.archives import TableFormat
 from orgstead.audit import OPERATOR
 from orgstead.cli import lines, org_archive, org_import, within
 from orgstead.cli.commands import command, group
@@ -165,18 +166,18 @@ def export(
     organization: Which,
     file: Annotated[Path, typer.Argument(metavar="FILE.zip", help="The file to write, which only you can read.")],
     csv: Annotated[bool, typer.Option("--csv", help="Add a table for spreadsheets of each collection.")] = False,
-    parquet: Annotated[bool, typer.Option("--parquet", help="Not yet: this version does not write Parquet.")] = False,
+    parquet: Annotated[
+        bool,
+        typer.Option("--parquet", help="Add a Parquet file of each collection, for analysis; needs orgstead[parquet]."),
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace the file if there is one.")] = False,
 ) -> None:
     """Write an organization into one archive, as it is at one moment: records, definitions, members, audit log.
 
     Passwords and sessions are not in it. orgstead org import makes the organization of it again, on any database.
     """
-    if parquet:
-        raise UsageError(
-            "This version does not write Parquet.", next="use --csv, or convert the JSON Lines in the archive"
-        )
-    reading(ctx, lambda app, out: org_archive.export(app, out, organization, file, csv, force))
+    formats = [form for form, wanted in ((TableFormat.CSV, csv), (TableFormat.PARQUET, parquet)) if wanted]
+    reading(ctx, lambda app, out: org_archive.export(app, out, organization, file, formats, force))
 
 
 @command(app, "import")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from orgstead import archive_export, archive_files, archive_import, representations
 from orgstead.app import App
+from orgstead.archives import TableFormat
 from orgstead.audit import OPERATOR
 from orgstead.cli import within
 from orgstead.cli.errors import UsageError
@@ -24,11 +26,11 @@ def is_archive(file: Path) -> bool:
         raise UsageError(f"The file cannot be read: {error.strerror}.") from None
 
 
-async def export(app: App, out: Output, which: str, file: Path, csv: bool, force: bool) -> None:
+async def export(app: App, out: Output, which: str, file: Path, formats: Collection[TableFormat], force: bool) -> None:
     """Write the archive into a new file and show what is in it."""
     org_id = (await within.organization(app, which)).organization.id
     with new_file(file, replace=force) as target, progress(out, "Exporting records") as advance:
-        manifest = await archive_export.export(app, org_id, target, csv=csv, advance=advance)
+        manifest = await archive_export.export(app, org_id, target, formats=formats, advance=advance)
         size = target.tell()
     out.item(
         {
