@@ -170,7 +170,12 @@ def _wanted(app: App, reader: ArchiveReader, path: Path, plan: str | None) -> _W
     except UnknownPlan as error:
         raise UnknownPlan(error.detail, next="choose one of them with --plan") from None
     manifest = reader.manifest
-    size = {"records": manifest.records, "bytes": manifest.size, "collections": len(manifest.collections)}
+    size = {
+        "records": manifest.records,
+        "bytes": manifest.size,
+        "collections": len(manifest.collections),
+        "members": manifest.members,
+    }
     usage.admit(usage.limits_of(app.settings, chosen), dict.fromkeys(size, 0), size)
     owner = next(archive_loading.members(reader), None)
     return _Wanted(

@@ -32,9 +32,11 @@ from orgstead.importing import NO_PASSWORD
 from orgstead.model import Json, Membership, Operation, Organization, Placement, User
 from orgstead.storage import tables
 from orgstead.storage.port import Transaction
+from orgstead.usage import Limits
 
 if TYPE_CHECKING:
     from orgstead.app import App
+    from orgstead.settings import Settings
 
 IMPORT = "organization.import"
 """The kind of the operation."""
@@ -114,16 +116,19 @@ async def add_members(app: App, operation: Operation) -> Mapping[str, Json]:
         batch = found[begin : begin + MEMBERS]
         for _ in range(WRITES - 1):
             try:
-                await app.storage.run(SCOPE, _add_members, operation.org_id, batch, app.clock())
+                await app.storage.run(SCOPE, _add_members, app.settings, operation.org_id, batch, app.clock())
                 break
             except AlreadyExists:
                 continue  # an account with one of the addresses was made meanwhile
         else:
-            await app.storage.run(SCOPE, _add_members, operation.org_id, batch, app.clock())
+            await app.storage.run(SCOPE, _add_members, app.settings, operation.org_id, batch, app.clock())
     return {"members": len(found), "suspended_by": suspended_by}
 
 
-async def _add_members(tx: Transaction, org_id: str, batch: list[ArchivedMember], at: datetime) -> None:
+async def _add_members(
+    tx: Transaction, settings: Settings, org_id: str, batch: list[ArchivedMember], at: datetime
+) -> None:
+    organization = await tx.lock(tables.organizations, org_id)
     by_key = {identity.canonical_email(member.email)[1]: member for member in batch}
     there = await tx.find_many(tables.users, [(key,) for key in by_key], unique="users.email")
     ids = {user.email_key: user.id for user in there}
@@ -136,6 +141,7 @@ async def _add_members(tx: Transaction, org_id: str, batch: list[ArchivedMember]
     known = {m.user_id for m in await tx.find_many(tables.memberships, [(org_id, one) for one in ids.values()])}
     new = [_membership(org_id, ids[key], member) for key, member in by_key.items() if ids[key] not in known]
     if new:
+        await usage.count(tx, organization, usage.limits_of(settings, organization.plan), {"members": len(new)})
         await tx.add_many(tables.memberships, new)
 
 
@@ -181,8 +187,10 @@ async def take_back(app: App, operation: Operation) -> Mapping[str, Json]:
 
 
 async def _remove_members(tx: Transaction, org_id: str) -> int:
+    organization = await tx.lock(tables.organizations, org_id)
     found = await tx.page(tables.memberships, {"org_id": org_id}, limit=MEMBERS)
     if found:
+        await usage.count(tx, organization, Limits(), {"members": -len(found)})
         await tx.remove_many(tables.memberships, [(org_id, one.user_id) for one in found])
     return len(found)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from orgstead import audit, events, kit, lifecycle, names, operations, organizations, placements, slugs
+from orgstead import audit, events, kit, lifecycle, names, operations, organizations, placements, slugs, usage
 from orgstead.audit import Actor
 from orgstead.errors import (
     AlreadyExists,
@@ -102,7 +102,8 @@ class Draft:
 def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
     """Check the input and draw everything up.
 
-    Raises ``InvalidName``, ``InvalidSlug``, ``NameReserved``, ``UnknownPlan``, ``InvalidInput``.
+    Raises ``InvalidName``, ``InvalidSlug``, ``NameReserved``, ``UnknownPlan``, ``InvalidInput``, ``QuotaExceeded``
+    where the plan does not even allow its owner.
     """
     by, org_id = operations.beginning(app, actor), kit.new_id("org")
     at = by.at
@@ -123,9 +124,12 @@ def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
     membership = None
     if new.owner:
         membership = Membership(org_id=org_id, user_id=new.owner.id, role=Role.OWNER, created_at=at, updated_at=at)
+    placement = placements.planned(app.settings, org_id, slug, new.plan)
+    members = 1 if membership else 0
+    usage.admit(usage.limits_of(app.settings, new.plan), usage.used(organization), {"members": members})
     return Draft(
-        organization=replace(organization, operation_id=operation.id),
-        placement=placements.planned(app.settings, org_id, slug, new.plan),
+        organization=replace(organization, members=members, operation_id=operation.id),
+        placement=placement,
         operation=operation,
         membership=membership,
         new_user=new.owner if new.owner_is_new else None,

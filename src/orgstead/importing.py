@@ -20,6 +20,7 @@ from orgstead.audit import Actor
 from orgstead.creation import Draft, NewOrganization
 from orgstead.errors import BudgetExhausted, Conflict, InvalidInput, OrgsteadError, Unavailable
 from orgstead.model import Operation, Organization, PlacementKind, SlugClaim, User
+from orgstead.record_errors import QuotaExceeded
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
 
@@ -216,7 +217,7 @@ class _Batch:
         slug = await self._free_slug(tx, wanted, new.owner.id if new.owner else None)
         try:
             drawn = creation.draft(self._app, replace(new, slug=slug), actor)
-        except InvalidInput as error:
+        except (InvalidInput, QuotaExceeded) as error:
             return _refused(wanted.line, external_id, error), None
         organization = drawn.organization
         if slug in self._held:

@@ -17,6 +17,7 @@ organization has (I2), corrects counters (I6) and indexes (I13), and resumes an 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -91,8 +92,13 @@ async def fsck(app: App, *, repair: bool = False, progress: Report = _ignore) ->
     while True:
         batch = await app.storage.scan(SCOPE, _organizations, after)
         last = batch[-1].id if batch else _LAST
-        for finding in await app.storage.scan(SCOPE, _directory_findings, batch, after, last):
+        findings, off = await app.storage.scan(SCOPE, _directory_findings, batch, after, last)
+        for finding in findings:
             yield finding
+        for org_id, amount in off.items():
+            if repair:
+                await app.storage.run(SCOPE, _recount_members, org_id)
+            yield Finding("I6", org_id, f"The usage counters are off: members by {amount:+d}.", repair)
         places = {p.org_id: p for p in await app.storage.scan(SCOPE, placements.get_many, [o.id for o in batch])}
         for organization in batch:
             async for finding in _space_findings(app, organization, places.get(organization.id), repair):
@@ -119,14 +125,15 @@ async def _organizations(tx: Transaction, after: str) -> list[Organization]:
 # --- a batch of organizations, in the directory ---------------------------------------------------------------------
 
 
-async def _directory_findings(tx: Transaction, batch: list[Organization], after: str, last: str) -> list[Finding]:
-    """What is wrong with these organizations, which are all whose id is above ``after`` and not above ``last``."""
+async def _directory_findings(
+    tx: Transaction, batch: list[Organization], after: str, last: str
+) -> tuple[list[Finding], dict[str, int]]:
+    """What is wrong with these organizations, which are all whose id is above ``after`` and not above ``last``; and by
+    how much their counters of members are off."""
     alive = {o.id: o for o in batch if o.status is not OrganizationStatus.PURGING}
-    return [
-        *await _slugs(tx, alive),
-        *await _chains(tx, alive, after, last),
-        *await _members(tx, alive, {o.id for o in batch}, after, last),
-    ]
+    members, counted = await _members(tx, alive, {o.id for o in batch}, after, last)
+    findings = [*await _slugs(tx, alive), *await _chains(tx, alive, after, last), *members]
+    return findings, await _miscounted(tx, [o.id for o in alive.values() if o.members != counted[o.id]], counted)
 
 
 async def _between(
@@ -180,25 +187,43 @@ async def _chains(tx: Transaction, alive: Mapping[str, Organization], after: str
 
 async def _members(
     tx: Transaction, alive: Mapping[str, Organization], there: set[str], after: str, last: str
-) -> list[Finding]:
+) -> tuple[list[Finding], Counter[str]]:
+    """What is wrong with the memberships of these organizations, and how many each of them has."""
     findings: list[Finding] = []
+    counted: Counter[str] = Counter()
     ownerless: dict[str, bool] = {}
     memberships: list[Membership]
     async for memberships in _between(tx, tables.memberships, "user_id", _LAST, after, last):
         users = {user.id for user in await tx.find_many(tables.users, [(m.user_id,) for m in memberships])}
         for membership in memberships:
             org_id = membership.org_id
+            counted[org_id] += 1
             ownerless[org_id] = ownerless.get(org_id, True) and membership.role is not Role.OWNER
             if org_id not in there:
                 findings.append(Finding("I11", org_id, "A membership names this organization, which does not exist."))
             elif membership.user_id not in users:
                 detail = f"A membership names the user {membership.user_id}, who does not exist."
                 findings.append(Finding("I11", org_id, detail))
-    return findings + [
+    findings += [
         Finding("I11", org_id, "The organization has members, but no owner.")
         for org_id, lacks in ownerless.items()
         if lacks and org_id in alive
     ]
+    return findings, counted
+
+
+async def _miscounted(tx: Transaction, suspects: Sequence[str], counted: Counter[str]) -> dict[str, int]:
+    """By how much the counters are off, by organization: seen again, as of the moment that the count is of."""
+    there = await tx.find_many(tables.organizations, [(org_id,) for org_id in suspects]) if suspects else []
+    off = {o.id: o.members - counted[o.id] for o in there if o.status is not OrganizationStatus.PURGING}
+    return {org_id: amount for org_id, amount in off.items() if amount}
+
+
+async def _recount_members(tx: Transaction, org_id: str) -> None:
+    organization = await tx.lock(tables.organizations, org_id)
+    counted = await tx.aggregate(tables.memberships, {"org_id": org_id})
+    there = int(counted[0]["count"]) if counted else 0
+    await tx.adjust(tables.organizations, org_id, deltas={"members": there - organization.members})
 
 
 # --- one organization, in its cell ------------------------------------------------------------------------------------

@@ -8,22 +8,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
-from orgstead import audit, events
+from orgstead import audit, events, usage
 from orgstead.audit import Actor
 from orgstead.errors import AlreadyMember, LastOwner, StatusConflict
 from orgstead.model import Membership, OrganizationStatus, Role
 from orgstead.storage import tables
 from orgstead.storage.port import Transaction
+from orgstead.usage import Limits
+
+if TYPE_CHECKING:
+    from orgstead.settings import Settings
+
+_BUSY = frozenset({OrganizationStatus.PROVISIONING, OrganizationStatus.PURGING})
+"""While it is made or purged, whoever does that has its members to himself."""
 
 
-async def add(tx: Transaction, org_id: str, user_id: str, role: Role, actor: Actor, at: datetime) -> Membership:
-    """Make a person a member. Raises ``AlreadyMember``, ``NotFound``, ``StatusConflict`` while it is purged."""
+async def add(
+    tx: Transaction, settings: Settings, org_id: str, user_id: str, role: Role, actor: Actor, at: datetime
+) -> Membership:
+    """Make a person a member.
+
+    Raises ``AlreadyMember``, ``NotFound``, ``StatusConflict`` while it is made or purged, ``QuotaExceeded``.
+    """
     organization = await tx.lock(tables.organizations, org_id)
-    if organization.status is OrganizationStatus.PURGING:
-        raise StatusConflict("The organization is being purged.")
+    if organization.status in _BUSY:
+        raise StatusConflict(f"The organization is {organization.status}.")
     if await tx.find(tables.memberships, org_id=org_id, user_id=user_id):
         raise AlreadyMember
+    await usage.count(tx, organization, usage.limits_of(settings, organization.plan), {"members": 1})
     membership = Membership(org_id=org_id, user_id=user_id, role=role, created_at=at, updated_at=at)
     await tx.add(tables.memberships, membership)
     await _note(tx, "membership.created", membership, actor, at)
@@ -43,11 +57,12 @@ async def change_role(tx: Transaction, org_id: str, user_id: str, role: Role, ac
 
 async def remove(tx: Transaction, org_id: str, user_id: str, actor: Actor, at: datetime) -> None:
     """End a membership; the person's tokens are refused on the next request. Raises ``NotFound``, ``LastOwner``."""
-    await tx.lock(tables.organizations, org_id)
+    organization = await tx.lock(tables.organizations, org_id)
     membership = await tx.get(tables.memberships, org_id, user_id)
     if membership.role is Role.OWNER:
         await _keep_an_owner(tx, org_id)
     await tx.remove(tables.memberships, org_id, user_id)
+    await usage.count(tx, organization, Limits(), {"members": -1})
     await _note(tx, "membership.removed", membership, actor, at)
 
 

@@ -64,6 +64,7 @@ class Organization:
 
     ``epoch`` is the cut-off of its credentials: a token carries the epoch it was minted under; an older one is dead.
     ``suspended_by`` is "owner" or "operator": what an operator suspended, an owner cannot reactivate.
+    ``members`` counts its memberships; as every write to the row does, counting raises ``version``.
     """
 
     id: str
@@ -78,6 +79,7 @@ class Organization:
     suspended_by: str | None = None
     closed_at: datetime | None = None
     purge_at: datetime | None = None
+    members: int = 0
     created_at: datetime
     updated_at: datetime
     version: int = 1

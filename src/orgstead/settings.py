@@ -104,6 +104,7 @@ class PlanSettings(Group):
         default=None, description="Bytes of an organization's records, as compact JSON. Empty: no limit."
     )
     max_collections: Limit = Field(default=None, description="Collections of an organization. Empty: no limit.")
+    max_members: Limit = Field(default=None, description="Members of an organization. Empty: no limit.")
     requests_per_second: Rate = Field(
         default=None,
         description="Requests of an organization a second, for each serving process; two seconds' worth may come at "
@@ -194,6 +195,7 @@ DEFAULT_PLANS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "max_records": 10_000,
             "max_bytes": 100 * 1_048_576,
             "max_collections": 100,
+            "max_members": 100,
             "requests_per_second": 100,
         },
         "pro": {
@@ -201,6 +203,7 @@ DEFAULT_PLANS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "max_records": 1_000_000,
             "max_bytes": 10 * 1_073_741_824,
             "max_collections": 1000,
+            "max_members": 1000,
             "requests_per_second": 1000,
         },
         "enterprise": {"placement": PlacementKind.DEDICATED},

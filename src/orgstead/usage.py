@@ -1,12 +1,13 @@
-"""Usage and quotas: what an organization's space holds, and how much of it its plan allows."""
+"""Usage and quotas: what an organization has, in its space and in the directory, and how much of it its plan allows."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final
 
-from orgstead.model import Slot
+from orgstead.errors import NotFound
+from orgstead.model import Organization, Slot
 from orgstead.record_errors import QuotaExceeded
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
@@ -14,17 +15,19 @@ from orgstead.storage.port import Space, Transaction
 if TYPE_CHECKING:
     from orgstead.settings import Settings
 
-COUNTERS: Final = ("records", "bytes", "collections")
-"""The columns of ``Slot`` that a plan can limit."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """The most that a plan allows of each counter; None is no limit."""
+    """The most that a plan allows of each counter; None is no limit.
+
+    What is declared here is a counter: it has a setting ``max_…`` of plans, and a column of ``Slot`` (what is in the
+    space) or of ``Organization`` (what is in the directory). It is shown and held to its limit everywhere.
+    """
 
     records: int | None = None
     bytes: int | None = None
     collections: int | None = None
+    members: int | None = None
 
     def of(self, what: str) -> int | None:
         limit: int | None = getattr(self, what)
@@ -36,17 +39,26 @@ class Limits:
         return {what: limit for what, limit in growing.items() if limit is not None}
 
 
+Counted = Slot | Organization
+"""The rows that have counters."""
+
+COUNTERS: Final = tuple(field.name for field in fields(Limits))
+_COLUMNS: Final[Mapping[type[Counted], Sequence[str]]] = {
+    model: [what for what in COUNTERS if what in model.__dataclass_fields__] for model in (Slot, Organization)
+}
+
+
 def limits_of(settings: Settings, plan: str) -> Limits:
     """What the plan allows; a plan that is not configured any more allows what exists, and nothing more."""
     rule = settings.plans.get(plan)
     if rule is None:
-        return Limits(records=0, bytes=0, collections=0)
-    return Limits(records=rule.max_records, bytes=rule.max_bytes, collections=rule.max_collections)
+        return Limits(**dict.fromkeys(COUNTERS, 0))
+    return Limits(**{what: getattr(rule, f"max_{what}") for what in COUNTERS})
 
 
-def used(slot: Slot) -> dict[str, int]:
-    """The counters of a slot; where it is held (``placements.hold``), they stay so."""
-    return {what: getattr(slot, what) for what in COUNTERS}
+def used(counted: Counted) -> dict[str, int]:
+    """The counters of a row; while it is locked (a slot: ``placements.hold``), they stay so."""
+    return {what: getattr(counted, what) for what in _COLUMNS[type(counted)]}
 
 
 def admit(limits: Limits, used: Mapping[str, int], deltas: Mapping[str, int]) -> None:
@@ -59,8 +71,9 @@ def admit(limits: Limits, used: Mapping[str, int], deltas: Mapping[str, int]) ->
 
 def exceeded(what: str, limit: int, used: int) -> QuotaExceeded:
     """The refusal: it says which limit is in the way, how much is used, and what would help."""
+    relief = "remove a member" if what == "members" else "delete something"
     return QuotaExceeded(
-        f"The organization's plan allows {limit} {what} and it has {used}, so this would be too much: delete something,"
+        f"The organization's plan allows {limit} {what} and it has {used}, so this would be too much: {relief},"
         " or change to a plan with a higher limit.",
         what=what,
         limit=limit,
@@ -68,11 +81,23 @@ def exceeded(what: str, limit: int, used: int) -> QuotaExceeded:
     )
 
 
+async def count(tx: Transaction, organization: Organization, limits: Limits, deltas: Mapping[str, int]) -> None:
+    """Count what the organization gets or loses in the directory, in the transaction that gives or takes it.
+
+    One conditional write keeps what grows within the limits. The organization must be locked, so that the refusal says
+    the numbers that were in the way. Raises ``QuotaExceeded``, ``NotFound``.
+    """
+    at_most = limits.bounding(deltas)
+    if not await tx.adjust(tables.organizations, organization.id, deltas=deltas, at_most=at_most):
+        admit(limits, used(organization), deltas)
+        raise NotFound
+
+
 async def read(tx: Transaction, space: Space) -> Slot:
     """The counters of a space as they are. Raises ``NotFound`` where it is not there (any more)."""
     return await tx.get(tables.slots, space.org_id, space.epoch, 0)
 
 
-def shown(slot: Slot, limits: Limits) -> dict[str, dict[str, int | None]]:
+def shown(limits: Limits, *counted: Counted) -> dict[str, dict[str, int | None]]:
     """``{"records": {"used": 3, "limit": 10000}, …}``; a limit is None where there is none."""
-    return {what: {"used": getattr(slot, what), "limit": limits.of(what)} for what in COUNTERS}
+    return {what: {"used": number, "limit": limits.of(what)} for row in counted for what, number in used(row).items()}

@@ -162,7 +162,9 @@ class Service:
 
     async def join(self, organization: Organization, user: User, role: Role) -> None:
         """Make the person a member."""
-        await self.app.storage.run(SCOPE, members.add, organization.id, user.id, role, SYSTEM, self.watch())
+        await self.app.storage.run(
+            SCOPE, members.add, self.app.settings, organization.id, user.id, role, SYSTEM, self.watch()
+        )
 
     async def suspended(self, name: str, by: str = OWNER) -> Standing:
         """An organization that its owner, or the operator, suspended after everyone had logged in."""

@@ -26,7 +26,8 @@ async def test_usage_follows_every_change(service: Service, acme: Standing) -> N
         answer = await service.ask("GET", acme.path + "/usage", acme.viewer)
         assert answer.status_code == 200, answer.text
         found = answer.json()
-        assert (found["object"], found["members"]) == ("usage", {"used": 4, "limit": None})
+        limit = service.app.settings.plans[acme.organization.plan].max_members
+        assert (found["object"], found["members"]) == ("usage", {"used": 4, "limit": limit})
         return found["records"]["used"], found["bytes"]["used"], found["collections"]["used"]
 
     assert await used() == (0, 0, 0)
@@ -43,11 +44,13 @@ async def test_usage_follows_every_change(service: Service, acme: Standing) -> N
 
 
 async def test_usage_names_the_limits_of_the_plan(services: Services, anyio_backend: str) -> None:
-    async with services(plans={"free": {"max_records": 7, "max_bytes": 1000, "requests_per_second": 50}}) as service:
+    async with services(
+        plans={"free": {"max_records": 7, "max_bytes": 1000, "max_members": 9, "requests_per_second": 50}}
+    ) as service:
         acme = await service.organization("Acme")
         found = (await service.ask("GET", acme.path + "/usage", acme.viewer)).json()
-        limits = {what: found[what]["limit"] for what in ("records", "bytes", "collections")}
-        assert limits == {"records": 7, "bytes": 1000, "collections": 100}
+        limits = {what: found[what]["limit"] for what in ("records", "bytes", "collections", "members")}
+        assert limits == {"records": 7, "bytes": 1000, "collections": 100, "members": 9}
         assert found["requests_per_second"] == 50
 
 

@@ -177,7 +177,7 @@ def test_a_quota_is_filled_and_not_exceeded(cli: Run, folder: Path, monkeypatch:
     result = cli("record", "import", "in.csv", *GOODS, "--id-column", "id", "-o", "jsonl")
     assert [what for _, what in outcomes(result.out)] == ["created"] * 3 + ["refused"] * 2
     used = {row["what"]: (row["used"], row["limit"]) for row in json.loads(cli("usage", "acme", "--json").out)}
-    assert used["records"] == (3, 3)
+    assert (used["records"], used["members"]) == ((3, 3), (0, 100))
 
 
 def test_ctrl_c_keeps_what_was_said_to_be_done_and_the_next_run_goes_on(cli: Run, folder: Path) -> None:

@@ -39,7 +39,7 @@ async def filled(app: App, name: str = "Acme", plan: str = "free", **fields: Any
     for role in (Role.ADMIN, Role.MEMBER, Role.VIEWER):
         person = apps.person(app)
         await app.storage.run(apps.SCOPE, _add_user, person)
-        await app.storage.run(apps.SCOPE, members.add, org_id, person.id, role, apps.TESTER, app.clock())
+        await app.storage.run(apps.SCOPE, members.add, app.settings, org_id, person.id, role, apps.TESTER, app.clock())
     await app.storage.run(
         apps.SCOPE,
         organizations.update,

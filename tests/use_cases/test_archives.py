@@ -341,13 +341,13 @@ async def test_what_the_plan_does_not_allow_changes_nothing(app: App, database: 
     before = await directory(app)
     with pytest.raises(UnknownPlan):
         await imported(app, archive, plan="nonsense")
-    for limit in ({"max_records": 63}, {"max_collections": 2}, {"max_bytes": 500}):
+    for limit in ({"max_records": 63}, {"max_collections": 2}, {"max_bytes": 500}, {"max_members": 3}):
         plans = {"small": {"placement": "pooled", **limit}}
         small = App(app.settings.model_copy(update={"plans": _plans(plans)}), app.storage, clock=app.clock)
         with pytest.raises(QuotaExceeded):
             await imported(small, archive, plan="small")
     assert await directory(app) == before
-    plans = {"exact": {"placement": "pooled", "max_records": 64, "max_collections": 3}}
+    plans = {"exact": {"placement": "pooled", "max_records": 64, "max_collections": 3, "max_members": 4}}
     exact = App(app.settings.model_copy(update={"plans": _plans(plans)}), app.storage, clock=app.clock)
     assert (await imported(exact, archive, plan="exact")).result is Result.CREATED
 

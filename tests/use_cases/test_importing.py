@@ -56,6 +56,20 @@ async def digests(app: App) -> list[Digest]:
 # --- what a line becomes ----------------------------------------------------------------------------------------------
 
 
+async def test_an_owner_that_the_plan_has_no_room_for_refuses_the_line(database: Database) -> None:
+    async with apps.opened(database, plans={"free": {"max_members": 0}}) as app:
+        work = lines(
+            {"external_id": "x-1", "name": "One", "owner_email": "one@example.com"},
+            {"external_id": "x-2", "name": "Two"},
+        )
+        first, second = await imported(app, work)
+        assert first.result is Result.REFUSED
+        assert "allows 0 members" in (first.reason or "")
+        assert second.result is Result.CREATED
+        assert await apps.rows(app, tables.users) == []
+        await apps.assert_clean(app)
+
+
 @pytest.mark.parametrize("plan", ["free", "enterprise"])
 async def test_a_line_becomes_an_active_organization(app: App, plan: str) -> None:
     outcome = await one(app, plan=plan)

@@ -208,6 +208,16 @@ async def test_i6_a_large_space_is_recounted_too(app: App, monkeypatch: pytest.M
     assert named(await apps.findings(app, repair=True)) == [("I6", where.org_id)]
 
 
+@pytest.mark.parametrize("off", [-1, 3])
+async def test_i6_members_that_are_miscounted_are_counted_again(app: App, off: int) -> None:
+    await apps.created(app, "Other")
+    org_id = (await apps.created(app, "Acme")).organization.id
+    await changed(app, tables.organizations, org_id, members=1 + off)
+    assert named(await apps.findings(app)) == [("I6", org_id)]
+    (finding,) = await apps.findings(app, repair=True)
+    assert (finding.repaired, finding.detail) == (True, f"The usage counters are off: members by {off:+d}.")
+
+
 async def test_i6_a_number_that_events_have_had_already(app: App) -> None:
     """Else the next event could not be written."""
     shelf = await Shelf.made(app)

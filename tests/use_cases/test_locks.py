@@ -173,7 +173,7 @@ async def test_whatever_is_changed_is_held(app: App, clock: apps.Clock) -> None:
 
 async def _joined(tx: Transaction, org_id: str, person: User, app: App) -> None:
     await tx.add(tables.users, person)
-    await members.add(tx, org_id, person.id, Role.MEMBER, apps.TESTER, app.clock())
+    await members.add(tx, app.settings, org_id, person.id, Role.MEMBER, apps.TESTER, app.clock())
 
 
 # --- lost races -------------------------------------------------------------------------------------------------------

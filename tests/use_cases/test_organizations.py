@@ -501,7 +501,7 @@ async def test_of_two_owners_who_remove_each_other_one_stays(app: App) -> None:
 async def members_added(app: App, org_id: str, user: Any) -> None:
     async def work(tx: Any) -> None:
         await tx.add(tables.users, user)
-        await members.add(tx, org_id, user.id, Role.OWNER, SYSTEM, app.clock())
+        await members.add(tx, app.settings, org_id, user.id, Role.OWNER, SYSTEM, app.clock())
 
     await app.storage.run(apps.SCOPE, work)
 

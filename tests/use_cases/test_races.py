@@ -142,7 +142,7 @@ async def test_two_owners_who_remove_each_other(app: App) -> None:
 
 async def _add_owner(tx: Any, org_id: str, user: Any, app: App) -> None:
     await tx.add(tables.users, user)
-    await members.add(tx, org_id, user.id, Role.OWNER, apps.TESTER, app.clock())
+    await members.add(tx, app.settings, org_id, user.id, Role.OWNER, apps.TESTER, app.clock())
 
 
 async def test_the_budget_of_dedicated_spaces_is_never_exceeded(database: Database) -> None:

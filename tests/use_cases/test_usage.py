@@ -31,7 +31,7 @@ async def test_usage_is_what_is_there(app: App, plan: str) -> None:
     found = (await shelf.page("notes")).records
     assert (slot.records, slot.collections) == (4, 2)
     assert slot.bytes == sum(record.bytes for record in found)
-    assert usage.shown(slot, Limits(records=7))["records"] == {"used": 4, "limit": 7}
+    assert usage.shown(Limits(records=7), slot)["records"] == {"used": 4, "limit": 7}
 
 
 @pytest.mark.parametrize("plan", ["free", "enterprise"])
@@ -102,9 +102,9 @@ def test_plans_say_what_they_allow() -> None:
     settings = Settings.model_validate(
         {"plans": {"free": {"max_records": 5}, "trial": {"placement": "pooled", "max_bytes": 9}}}
     )
-    assert usage.limits_of(settings, "free") == Limits(records=5, bytes=100 * 1_048_576, collections=100)
+    assert usage.limits_of(settings, "free") == Limits(records=5, bytes=100 * 1_048_576, collections=100, members=100)
     assert usage.limits_of(settings, "trial") == Limits(bytes=9)
     assert usage.limits_of(settings, "enterprise") == Limits()
     free = Settings.model_validate({"plans": {"free": {"max_records": "", "max_bytes": "7"}}})
-    assert usage.limits_of(free, "free") == Limits(bytes=7, collections=100)
-    assert usage.limits_of(settings, "gone") == Limits(records=0, bytes=0, collections=0)
+    assert usage.limits_of(free, "free") == Limits(bytes=7, collections=100, members=100)
+    assert usage.limits_of(settings, "gone") == Limits(records=0, bytes=0, collections=0, members=0)

@@ -13,8 +13,6 @@ from orgstead.api.documented import problems
 from orgstead.api.guarded import GuardedRoute
 from orgstead.api.organizations import OWN
 from orgstead.api.responses import Json
-from orgstead.storage import tables
-from orgstead.storage.port import Transaction
 
 router = APIRouter(tags=["Organizations"], route_class=GuardedRoute)
 
@@ -28,19 +26,12 @@ router = APIRouter(tags=["Organizations"], route_class=GuardedRoute)
 )
 async def get(caller: CanReadOrganization) -> Response:
     """Counted with every change, and so exact. A limit below what is used stops growth and nothing else."""
-    settings, plan = caller.app.settings, caller.principal.organization.plan
+    settings, organization = caller.app.settings, caller.principal.organization
     slot = await caller.read_in_space(usage.read)
-    members = await caller.read(_members)
-    rule = settings.plans.get(plan)
+    rule = settings.plans.get(organization.plan)
     body = {
         "object": "usage",
-        **usage.shown(slot, usage.limits_of(settings, plan)),
-        "members": {"used": members, "limit": None},
+        **usage.shown(usage.limits_of(settings, organization.plan), slot, organization),
         "requests_per_second": rule.requests_per_second if rule else None,
     }
     return Json(orjson.dumps(body))
-
-
-async def _members(tx: Transaction) -> int:
-    (counted,) = await tx.aggregate(tables.memberships)
-    return int(counted["count"])

@@ -124,7 +124,7 @@ async def _add_members(tx: Transaction, app: App, org_id: str, external_id: str,
         user = _user(app, external_id, number)
         await tx.add(tables.users, user)
         role = Role.ADMIN if number <= 3 else Role.VIEWER if number % 5 == 0 else Role.MEMBER
-        await members.add(tx, org_id, user.id, role, SYSTEM, app.clock())
+        await members.add(tx, app.settings, org_id, user.id, role, SYSTEM, app.clock())
 
 
 async def _members(tx: Transaction, org_id: str) -> list[Membership]:

@@ -19,12 +19,12 @@ COLUMNS = ("what", "used", "limit")
 
 @command(app, "usage")
 def usage_(ctx: typer.Context, organization: Which) -> None:
-    """Show how many records, bytes and collections an organization has, and how many its plan allows."""
+    """Show how many records, bytes, collections and members an organization has, and how many its plan allows."""
 
     async def work(app: App, out: Output) -> None:
         found = await within.organization(app, organization)
         slot = await spaces.read(app, found.placement, usage.read)
-        shown = usage.shown(slot, usage.limits_of(app.settings, found.organization.plan))
+        shown = usage.shown(usage.limits_of(app.settings, found.organization.plan), slot, found.organization)
         out.rows(({"what": what, **numbers} for what, numbers in shown.items()), COLUMNS, key="what")
 
     reading(ctx, work)
