@@ -127,7 +127,7 @@ async def test_creating_a_name_that_is_being_deleted(app: App) -> None:
 async def test_two_owners_who_remove_each_other(app: App) -> None:
     located = await apps.created(app, "Acme")
     org_id = located.organization.id
-    for _ in range(200):
+    for _ in range(100):
         (first,) = await apps.rows(app, tables.memberships)
         second = apps.person(app)
         await app.storage.run(apps.SCOPE, _add_owner, org_id, second, app)
