@@ -144,6 +144,14 @@ async def test_closing_a_space_waits_for_its_writer(database: Database, storage:
     assert (slot.state.value, slot.records) == ("closed", 1)
 
 
+async def test_where_no_server_is_the_primary_it_is_waited_for(database: Database) -> None:
+    """As during a failover: no server of the URL has what it asks for, for now."""
+    async with opened(database, target_session_attrs="standby", deadline_ms=50) as storage:
+        with pytest.raises(StorageError) as raised:
+            await storage.access("org", "usr", "ses")
+        assert raised.value.retry_after
+
+
 # --- connections ------------------------------------------------------------------------------------------------------
 
 

@@ -42,6 +42,15 @@ async def refused(database: Database, url: str | None = None) -> ConfigurationEr
     return raised.value
 
 
+async def sound(database: Database) -> None:
+    """``check`` finds nothing."""
+    storage = await open_storage(database.url)
+    try:
+        await storage.check()
+    finally:
+        await storage.close()
+
+
 async def test_a_sound_database_is_served(database: Database, storage: PostgresStorage) -> None:
     await storage.create_space(SPACE)
     await storage.check()
@@ -148,6 +157,23 @@ async def test_a_setting_that_is_always_there_is_refused(database: Database, set
     assert "setting" in (await refused(database)).detail
 
 
+@pytest.mark.parametrize("kind", ["VIEW", "MATERIALIZED VIEW"])
+async def test_a_view_elsewhere_is_refused_where_the_service_may_read_it(database: Database, kind: str) -> None:
+    role = postgres.run().role
+    async with administrator(database) as connection:
+        await connection.execute(f"CREATE {kind} public.copy AS SELECT * FROM orgstead.memberships")
+        await sound(database)
+        await connection.execute(f"GRANT SELECT ON public.copy TO {role}")
+        error = await refused(database)
+        assert "view elsewhere" in error.detail
+        assert "public.copy" in (error.next or "")
+        if kind == "VIEW":
+            await connection.execute("ALTER VIEW public.copy SET (security_invoker = true)")
+        else:
+            await connection.execute(f"REVOKE SELECT ON public.copy FROM {role}")
+        await sound(database)
+
+
 async def test_a_materialized_view_is_refused(database: Database) -> None:
     async with administrator(database) as connection:
         await connection.execute("CREATE MATERIALIZED VIEW orgstead.copy AS SELECT * FROM orgstead.users")
@@ -163,12 +189,14 @@ ASKED: dict[str, Callable[[Storage], Awaitable[Any]]] = {
 
 @pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
 async def test_what_the_service_is_not_let_into_is_explained(
-    database: Database, ask: Callable[[Storage], Awaitable[Any]]
+    database: Database, ask: Callable[[Storage], Awaitable[Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))  # where the driver looks for certificates
     wrong = {
         database.url.replace(postgres.run().password, "wrong"): "does not accept the role or its password",
         database.url.rpartition("/")[0] + "/no_such_database": "no database of the name",
         database.url + "?sslmode=require&deadline_ms=100": "no TLS",
+        database.url + "?sslmode=verify-full": "nothing to check it against",
     }
     for url, said in wrong.items():
         storage = await open_storage(url)

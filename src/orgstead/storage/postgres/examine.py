@@ -185,7 +185,11 @@ async def _transport(connection: asyncpg.Connection) -> Finding:
         return ok(check, "Connected with TLS.")
     if link["loopback"]:
         return ok(check, "Connected within this machine.")
-    return warn(check, "Connected over the network without TLS.", "add ?sslmode=verify-full to the database URL")
+    return warn(
+        check,
+        "Connected over the network without TLS.",
+        "add ?sslmode=verify-full&sslrootcert=FILE to the database URL",
+    )
 
 
 def _placements(owner: Owner | None, facts: asyncpg.Record) -> Finding:

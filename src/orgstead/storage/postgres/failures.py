@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 import asyncpg
+from asyncpg.exceptions import TargetServerAttributeNotMatched
 
 from orgstead.errors import (
     ConfigurationError,
@@ -45,6 +46,9 @@ _SLOW = "The database took too long; nothing was changed."
 _RIGHTS = "The database's role lacks a right that the service needs; nothing was changed."
 
 
+_OF_THE_DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+
 class Passing(Exception):
     """An attempt failed for a reason that may pass, and nothing of it was done. ``cause`` is the driver's error."""
 
@@ -62,8 +66,8 @@ def state_of(error: BaseException | None) -> str:
 def is_passing(error: BaseException) -> bool:
     """True when the same work may succeed if it is done again from the start."""
     state = state_of(error)
-    if isinstance(error, (OSError, TimeoutError)):  # refused, reset, timed out
-        return True
+    if isinstance(error, (OSError, TimeoutError, TargetServerAttributeNotMatched)):
+        return True  # refused, reset, timed out; none of the servers is the primary at the moment
     return state in _BUSY or state in _GONE or state == _FULL_HOUSE or _is_stale_plan(error)
 
 
@@ -127,7 +131,7 @@ def translated(error: BaseException) -> BaseException:
     if state:
         make = _BY_STATE.get(state) or _BY_CLASS.get(state[:2])
         return make() if make else StorageError(retry_after=RETRY_AFTER)
-    if isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)):
+    if isinstance(error, (OSError, TimeoutError, *_OF_THE_DRIVER)):
         return StorageError(retry_after=RETRY_AFTER)
     return error
 
@@ -170,9 +174,12 @@ def at_start(error: BaseException, setting: str, *, pooler: bool) -> BaseExcepti
             "What answers is not PostgreSQL itself but a pooler, which refuses a setting of the connection.",
             next=f"add ?pooler=transaction to the URL in {setting}",
         )
-    if isinstance(cause, ssl.SSLError):
+    if isinstance(cause, ssl.SSLError) or (
+        isinstance(cause, asyncpg.exceptions.ClientConfigurationError) and "root certificate" in str(cause)
+    ):
         return ConfigurationError(
-            "No TLS with the server: its certificate is not trusted, or is for another name.",
+            f"The server's certificate does not pass as {setting} asks: there is nothing to check it against, it is"
+            " not trusted, or is for another name.",
             next=f"name the authority's certificate: ?sslmode=verify-full&sslrootcert=FILE in {setting}",
         )
     if type(cause) is ConnectionError and "SSL" in str(cause):
