@@ -94,13 +94,32 @@ def test_the_service_waits_for_its_database_and_for_the_upgrade(name: str) -> No
     assert SERVICES[upgrade]["command"] == ["db", "upgrade"]
     assert SERVICES[upgrade]["restart"] == "no"
     assert SERVICES[upgrade]["environment"] == APIS[name]["environment"]
-    assert APIS[name].get("profiles") == ([engine] if engine else None)
+    assert APIS[name]["profiles"] == SERVICES[upgrade]["profiles"] == [engine or "embedded"]
     if engine:
         for waiting in (needs, SERVICES[upgrade]["depends_on"]):
             (database,) = (other for other in waiting if other not in OURS)
             assert waiting[database] == {"condition": "service_healthy"}
             assert SERVICES[database]["healthcheck"]["test"]
             assert SERVICES[database]["profiles"] == [engine]
+
+
+def test_a_profile_is_one_service_with_what_it_needs() -> None:
+    """``docker compose --profile postgres up`` starts what has that profile, and all that has none."""
+    assert sorted(profile for service in APIS.values() for profile in service["profiles"]) == [
+        *("embedded", "mongodb", "postgres")
+    ]
+    for service in SERVICES.values():
+        assert len(service["profiles"]) == 1
+        for needed in service.get("depends_on", ()):
+            assert SERVICES[needed]["profiles"] == service["profiles"]
+
+
+def test_the_commands_that_start_it_name_profiles() -> None:
+    """A plain ``up`` means the one in the ``.env`` of the first section."""
+    text = (PROJECT / "docs" / "operating.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^docker compose (?:--profile (\w+) )?up --detach$", text, flags=re.MULTILINE)
+    (default,) = re.findall(r"^COMPOSE_PROFILES=(\w+)$", text, flags=re.MULTILINE)
+    assert sorted(profile or default for profile in commands) == ["embedded", "mongodb", "postgres"]
 
 
 def test_what_compose_mounts_is_there() -> None:

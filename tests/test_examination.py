@@ -116,7 +116,7 @@ async def asked(url: str, *before: str) -> dict[str, Finding]:
     try:
         for statement in before:
             await connection.execute(statement)
-        return {found.check: found for found in await postgres.examine(connection, connections=10, owner=True)}
+        return {found.check: found for found in await postgres.examine(connection, connections=10, owner=None)}
     finally:
         await connection.close()
 

@@ -8,7 +8,7 @@ name is never stuck.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -37,12 +37,13 @@ from orgstead.model import (
     Organization,
     OrganizationStatus,
     Placement,
+    PlacementKind,
     Role,
     User,
 )
 from orgstead.organizations import Located, checked_metadata
 from orgstead.storage import tables
-from orgstead.storage.port import Space, SystemScope, Table, Transaction
+from orgstead.storage.port import DEDICATED_AT_ONCE, Space, SystemScope, Table, Transaction
 
 if TYPE_CHECKING:
     from orgstead.app import App
@@ -236,8 +237,17 @@ async def make_spaces(app: App, batch: Sequence[Operation]) -> None:
     for placement in found:
         by_cell.setdefault(placement.cell, []).append(placements.space_of(placement))
     for cell, spaces in by_cell.items():
-        await app.cell(cell).create_spaces(spaces)
+        for some in _parts(spaces):
+            await app.cell(cell).create_spaces(some)
     await failpoint("create.after_space")
+
+
+def _parts(spaces: Sequence[Space]) -> Iterator[Sequence[Space]]:
+    """All pooled spaces together, then the dedicated ones, as many as are made at once."""
+    dedicated = [space for space in spaces if space.kind is PlacementKind.DEDICATED]
+    yield [space for space in spaces if space.kind is not PlacementKind.DEDICATED]
+    for start in range(0, len(dedicated), DEDICATED_AT_ONCE):
+        yield dedicated[start : start + DEDICATED_AT_ONCE]
 
 
 async def activate(tx: Transaction, operation: Operation, at: datetime) -> None:

@@ -11,13 +11,20 @@ from urllib.parse import urlsplit, urlunsplit
 READY = b"Z"
 """ReadyForQuery: with it each answer of the server ends (PostgreSQL's documentation, "Message Formats")."""
 
+_CANCEL_REQUEST = (80877102).to_bytes(4)
+
+
+def is_cancel_request(message: bytes) -> bool:
+    """Does a connection begin with this to ask for the end of another one's statement?"""
+    return message[4:8] == _CANCEL_REQUEST
+
 
 @dataclass
 class Proxy:
     """``round_trips`` counts the server's answers. ``before`` and ``after`` are asked about each message of a client.
 
     Where ``before`` says so the connection is cut without the message; where ``after`` says so it is cut once the
-    server has answered it, and the answer is lost.
+    server has answered it, and the answer is lost. While it is ``deaf`` what clients send goes nowhere.
     """
 
     port: int
@@ -25,6 +32,7 @@ class Proxy:
     before: Callable[[bytes], bool] = field(default=lambda message: False)
     after: Callable[[bytes], bool] = field(default=lambda message: False)
     cuts: int = 0
+    deaf: bool = False
 
     def url(self, url: str) -> str:
         """``url``, by way of the proxy."""
@@ -74,10 +82,17 @@ async def _served(
 
     async def questions() -> None:
         size = await client.readexactly(4)  # the first message of a connection has no type
-        to_server.write(size + await client.readexactly(int.from_bytes(size) - 4))
+        first = size + await client.readexactly(int.from_bytes(size) - 4)
+        if proxy.before(first):
+            proxy.cuts += 1
+            return
+        if not proxy.deaf:
+            to_server.write(first)
         while True:
             head = await client.readexactly(5)
             message = head + await client.readexactly(int.from_bytes(head[1:]) - 4)
+            if proxy.deaf:
+                continue
             if proxy.before(message):
                 proxy.cuts += 1
                 return

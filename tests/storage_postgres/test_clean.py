@@ -7,18 +7,31 @@ import itertools
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import asyncpg
 import pytest
 
 from orgstead.errors import NotFound, Overloaded
 from orgstead.model import PlacementKind
+from orgstead.storage import open_storage
 from orgstead.storage.port import OrgScope, Space, Transaction
 from orgstead.storage.postgres.connections import Connection, single
 from orgstead.storage.postgres.engine import PostgresStorage
 from orgstead.storage.tables import memberships
 from tests.contract.work import add_all, do, rows_of
 from tests.engines import Database
-from tests.rows import org_id, sample
-from tests.storage_postgres.work import SYSTEM, connected, opened, until
+from tests.rows import key_of, org_id, sample
+from tests.storage_postgres.proxy import is_cancel_request, proxied
+from tests.storage_postgres.work import (
+    PATIENCE,
+    SYSTEM,
+    administrator,
+    connected,
+    opened,
+    staying,
+    until,
+    until_waiting,
+    with_parameters,
+)
 
 
 async def state(storage: PostgresStorage) -> tuple[Any, ...]:
@@ -96,6 +109,67 @@ async def test_cancelled_at_every_await(database: Database, how: str) -> None:
         assert storage._here().units.open == 1
 
 
+async def test_cancelled_while_it_waits_for_a_lock(database: Database) -> None:
+    """The statement is cancelled on the server, too: nobody waits any more while the row is still held."""
+    patient = int(2 * PATIENCE * 1000)
+    async with opened(database, pool=3, deadline_ms=patient, statement_timeout_ms=patient) as storage:
+        org = org_id()
+        row = sample(memberships, org)
+        key = key_of(memberships, row)
+        await do(storage, OrgScope(org), "add", memberships, row)
+        async with (
+            administrator(database) as watcher,
+            staying(storage, OrgScope(org), lambda tx: tx.lock(memberships, *key)),
+        ):
+            waiters = [asyncio.create_task(do(storage, OrgScope(org), "remove", memberships, *key)) for _ in range(2)]
+            await until_waiting(watcher, 2)
+            for waiter in waiters:
+                waiter.cancel()
+            await asyncio.wait(waiters)
+            assert await state(storage) == CLEAN
+            await until(watcher, "count(*) = 0", "wait_event_type = 'Lock'")
+        assert await rows_of(storage, OrgScope(org), memberships) == [row]
+
+
+async def test_a_statement_whose_cancel_request_is_lost_ends_all_the_same(database: Database) -> None:
+    """The server looks after its client: a connection that is given up is no process that waits on for a lock."""
+    async with proxied(database.url) as proxy, administrator(database) as watcher, opened(database) as holder:
+        patient = int(2 * PATIENCE * 1000)
+        url = with_parameters(proxy.url(database.url), deadline_ms=patient, statement_timeout_ms=patient)
+        storage = await open_storage(url)
+        org = org_id()
+        row = sample(memberships, org)
+        key = key_of(memberships, row)
+        await do(holder, OrgScope(org), "add", memberships, row)
+        async with staying(holder, OrgScope(org), lambda tx: tx.lock(memberships, *key)):
+            waiter = asyncio.create_task(do(storage, OrgScope(org), "remove", memberships, *key))
+            await until_waiting(watcher, 1)
+            proxy.before = is_cancel_request
+            waiter.cancel()
+            await asyncio.wait([waiter])
+            await until(watcher, "count(*) = 0", "wait_event_type = 'Lock'")
+            assert proxy.cuts == 1
+        await storage.close()
+
+
+async def test_a_server_that_cannot_look_after_its_clients_is_served_without(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On Windows the server refuses the setting."""
+    connect, refused = asyncpg.connect, []
+
+    async def on_windows(*args: Any, server_settings: dict[str, str], **options: Any) -> Any:
+        if "client_connection_check_interval" in server_settings:
+            refused.append(server_settings)
+            raise asyncpg.InvalidParameterValueError
+        return await connect(*args, server_settings=server_settings, **options)
+
+    monkeypatch.setattr(asyncpg, "connect", on_windows)
+    async with opened(database) as storage:
+        await storage.check()
+    assert refused
+
+
 async def test_interleaved_organizations_see_their_own_rows(database: Database) -> None:
     """Two connections, many organizations, units that fail and callers that go away: no foreign row."""
     async with opened(database, pool=2) as storage:
@@ -129,19 +203,10 @@ async def test_interleaved_organizations_see_their_own_rows(database: Database) 
 
 async def test_who_finds_no_connection_free_is_told(database: Database) -> None:
     async with opened(database, pool=1, deadline_ms=50) as storage:
-        entered, leave = asyncio.Event(), asyncio.Event()
-
-        async def stay(tx: Transaction) -> None:
-            entered.set()
-            await leave.wait()
-
-        staying = asyncio.create_task(storage.run(SYSTEM, stay))
-        await entered.wait()
-        with pytest.raises(Overloaded) as raised:
-            await storage.access("org", "usr", "ses")
-        assert raised.value.retry_after
-        leave.set()
-        await staying
+        async with staying(storage, SYSTEM, lambda tx: tx.page(memberships, limit=1)):
+            with pytest.raises(Overloaded) as raised:
+                await storage.access("org", "usr", "ses")
+            assert raised.value.retry_after
         await storage.access("org", "usr", "ses")
 
 
@@ -166,3 +231,33 @@ async def test_closing_leaves_no_connection(database: Database) -> None:
         await storage.create_space(Space("org", PlacementKind.DEDICATED, "org_x", 1))
     async with connected(database.url) as connection:
         await until(connection, "count(*) = 0", "pid <> pg_backend_pid() AND backend_type = 'client backend'")
+
+
+async def test_closing_waits_for_connections_that_are_being_mended(database: Database) -> None:
+    """Also where the server says nothing any more: they are given up, and no task is left to be destroyed."""
+    async with proxied(database.url) as proxy:
+        storage = await open_storage(proxy.url(database.url))
+        entered = asyncio.Event()
+
+        async def stay(tx: Transaction) -> None:
+            await tx.page(memberships, limit=1)
+            entered.set()
+            await asyncio.Event().wait()
+
+        unit = asyncio.create_task(storage.run(SYSTEM, stay))
+        async with asyncio.timeout(PATIENCE):
+            await entered.wait()
+            proxy.deaf = True
+            unit.cancel()
+            await asyncio.wait([unit])
+            assert running() & MENDING
+            await storage.close()
+        assert not running() & MENDING
+
+
+MENDING = {"Pool._mend", "Connection._cancel"}
+
+
+def running() -> set[str]:
+    """The names of what the loop's tasks do."""
+    return {task.get_coro().__qualname__ for task in asyncio.all_tasks() if not task.done()}  # type: ignore[union-attr]

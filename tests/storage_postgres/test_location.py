@@ -31,6 +31,8 @@ def test_several_hosts_and_sockets() -> None:
     )
     socket = location.parse("postgresql:///c?host=/run/postgresql")
     assert (socket.url, socket.role) == ("postgresql:///c", None)
+    for place in ("[::1]", "[::1]:5432", "[::1]:5432,[fe80::1]:65535", "%2Frun%2Fpostgresql", "host:"):
+        assert location.parse(f"postgresql://a@{place}/c").url == f"postgresql://{place}/c"
 
 
 @pytest.mark.parametrize(
@@ -48,6 +50,17 @@ def test_several_hosts_and_sockets() -> None:
         "postgresql://a@b/c?user=d",
         "postgresql://a@b/c?options=-c%20app.system%3Don",
         "postgresql://[a@b/c",
+        "postgresql://a:pass/word@b/c",
+        "postgresql://a:pass#word@b/c",
+        "postgresql://a:pass?word@b/c",
+        "postgresql://a@b:0/c",
+        "postgresql://a@b:65536/c",
+        "postgresql://a@b:port/c",
+        "postgresql://a@::1/c",
+        "postgresql://a@one:5432,two:x/c",
+        "postgresql://a@one,two/c?port=5432,x",
+        "postgresql://a@b/c?deadline_ms=0",
+        "postgresql://a@b/c?statement_timeout_ms=0",
     ],
 )
 def test_what_no_url_may_say(url: str) -> None:

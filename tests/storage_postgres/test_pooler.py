@@ -18,6 +18,7 @@ from tests.contract import test_access, test_concurrency, test_digests, test_spa
 from tests.contract.work import DEDICATED, POOLED, add_all, do, rows_of
 from tests.engines import Database
 from tests.rows import org_id, sample
+from tests.servers import postgres
 from tests.storage_postgres.pooler import SERVER_CONNECTIONS, pooled
 from tests.storage_postgres.work import SYSTEM, administrator
 
@@ -44,6 +45,18 @@ async def test_a_url_that_does_not_say_so(behind: Database) -> None:
         await storage.check()
     assert "pooler=transaction" in (raised.value.next or "")
     await storage.close()
+
+
+async def test_what_the_pooler_refuses_is_explained(behind: Database) -> None:
+    for url in (
+        behind.url.replace(postgres.run().password, "wrong"),
+        behind.url.rpartition("/")[0] + "/no_such_database",
+    ):
+        storage = await open_storage(url + "?pooler=transaction&sslmode=disable&deadline_ms=100")
+        with pytest.raises(ConfigurationError) as raised:
+            await storage.check()
+        assert "ORGSTEAD_DATABASE_URL" in raised.value.detail
+        await storage.close()
 
 
 CONTRACT: list[tuple[Any, dict[str, Any]]] = [

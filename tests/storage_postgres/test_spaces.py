@@ -8,7 +8,8 @@ import pytest
 
 from orgstead.errors import PlacementMoved, SpaceMismatch
 from orgstead.model import PlacementKind
-from orgstead.storage.port import Space, Storage, Transaction
+from orgstead.storage.port import FoundSpace, Space, Storage, Transaction
+from orgstead.storage.postgres import spaces_found
 from orgstead.storage.tables import records, slots
 from tests.contract.work import do, listed, rows_of
 from tests.engines import Database
@@ -84,6 +85,20 @@ async def test_a_rename_between_two_verbs(storage: Storage) -> None:
 
     with pytest.raises(PlacementMoved):
         await storage.read(renamed, look)
+
+
+async def test_few_schemas_are_read_at_once(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page of the list is shorter then, so that the server's table of locks has room for others."""
+    monkeypatch.setattr(spaces_found, "_AT_ONCE", 2)
+    made = [dedicated(f"org_page-{number}") for number in range(5)]
+    made += [Space(org_id(), PlacementKind.POOLED, None, 1) for _ in range(2)]
+    await storage.create_spaces(made)
+    pages: list[list[tuple[str, FoundSpace]]] = []
+    while page := await storage.spaces(after=pages[-1][-1][0] if pages else ""):
+        pages.append(page)
+    assert [len(page) for page in pages] == [2, 2, 3]
+    found = [space.org_id for page in pages for _, space in page]
+    assert found == [space.org_id for space in made[:5]] + sorted(space.org_id for space in made[5:])
 
 
 async def test_another_role_gets_its_rights_by_migrating_again(database: Database, storage: Storage) -> None:

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from orgstead.failpoints import arm
 from orgstead.importing import NO_PASSWORD, Line, Outcome, Result
 from orgstead.model import OrganizationStatus, PlacementKind, Role, SlugClaim, SlugState
 from orgstead.storage import tables
-from orgstead.storage.port import Digest, Space, Transaction
+from orgstead.storage.port import DEDICATED_AT_ONCE, Digest, Space, Transaction
 from tests import apps
 from tests.engines import Database, at_most, empty_database, selected
 from tests.support import PROJECT, sampled
@@ -228,6 +228,33 @@ async def test_a_space_that_cannot_be_made_refuses_its_line_only(app: App) -> No
         pass
     again = await imported(app, numbered(3, plan="enterprise"))
     assert [o.result for o in again] == [Result.EXISTS, Result.CREATED, Result.EXISTS]
+
+
+async def test_dedicated_spaces_are_made_as_many_at_once_as_a_server_has_locks_for(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Counter[PlacementKind]] = []
+    create_spaces = app.storage.create_spaces
+
+    async def counted(spaces: Sequence[Space]) -> None:
+        made.append(Counter(space.kind for space in spaces))
+        await create_spaces(spaces)
+
+    monkeypatch.setattr(app.storage, "create_spaces", counted)
+    dedicated = DEDICATED_AT_ONCE + 1
+    work = [
+        {"external_id": f"x-{n}", "name": f"Name {n}", "plan": "enterprise" if n < dedicated else "free"}
+        for n in range(2 * dedicated)
+    ]
+    found = await imported(app, lines(*work))
+    assert {outcome.result for outcome in found} == {Result.CREATED}
+    assert [calls[PlacementKind.DEDICATED] for calls in made if PlacementKind.DEDICATED in calls] == [
+        DEDICATED_AT_ONCE,
+        1,
+    ]
+    assert [calls[PlacementKind.POOLED] for calls in made if PlacementKind.POOLED in calls] == [dedicated]
+    assert len(await app.storage.spaces()) == 2 * dedicated
+    await apps.assert_clean(app)
 
 
 # --- again, interrupted, side by side ---------------------------------------------------------------------------------

@@ -36,6 +36,10 @@ Row = TypeVar("Row")
 T = TypeVar("T")
 P = ParamSpec("P")
 
+DEDICATED_AT_ONCE = 20
+"""How many dedicated spaces ``create_spaces`` makes at once. A server holds a lock on each of their tables and indexes
+until they are all made, some fifty for each, and its table of locks is shared by everyone."""
+
 
 # --- what is stored -------------------------------------------------------------------------------------------------
 
@@ -318,7 +322,10 @@ class Storage(Protocol):
         """Make the space's tables (dedicated) and its open slots. Promise 9."""
 
     async def create_spaces(self, spaces: Sequence[Space]) -> None:
-        """``create_space`` for many, of one slot each: all of them, or none where it raises."""
+        """``create_space`` for many, of one slot each: all of them, or none where it raises.
+
+        At most ``DEDICATED_AT_ONCE`` of them are dedicated.
+        """
 
     async def rename_space(self, space: Space, name: str) -> None:
         """Give a dedicated space another physical name.
@@ -341,7 +348,10 @@ class Storage(Protocol):
         """
 
     async def spaces(self, *, after: str = "", limit: int = 1000) -> list[tuple[str, FoundSpace]]:
-        """The spaces that are physically there, in the order of an opaque mark; go on ``after`` the last one's."""
+        """The spaces that are physically there, in the order of an opaque mark; go on ``after`` the last one's.
+
+        There are no more where there is none; a page may be shorter than ``limit``.
+        """
 
     async def digest(self, scope: Scope, table: Table[Any]) -> Digest:
         """Promise 10, over the rows of ``table`` within ``scope``."""

@@ -25,6 +25,13 @@ _GRACE_SECONDS = 5.0
 
 _MAX_STATEMENT_BYTES = 64 * 1024
 
+_WATCHING = {"client_connection_check_interval": "1000"}
+"""A server process looks every second whether its client is still there.
+
+Otherwise one whose client was killed, or whose cancel request came before its statement and was lost, would work or
+wait on until the statement's own limit.
+"""
+
 
 def settings(location: Location) -> dict[str, str]:
     """The settings of every connection. A pooler's connection gets them with each transaction instead."""
@@ -39,7 +46,15 @@ def settings(location: Location) -> dict[str, str]:
 
 async def connect(location: Location) -> Connection:
     """A new connection. Raises what the driver raises."""
-    common = {} if location.pooler else settings(location)
+    if location.pooler:
+        return await _connect(location, {})
+    try:
+        return await _connect(location, settings(location) | _WATCHING)
+    except asyncpg.InvalidParameterValueError:  # a server on Windows cannot look
+        return await _connect(location, settings(location))
+
+
+async def _connect(location: Location, settings: dict[str, str]) -> Connection:
     return await asyncpg.connect(
         location.dsn,
         timeout=location.deadline,
@@ -47,7 +62,7 @@ async def connect(location: Location) -> Connection:
         statement_cache_size=location.statements,
         max_cached_statement_lifetime=0,
         max_cacheable_statement_size=_MAX_STATEMENT_BYTES,
-        server_settings={"application_name": "orgstead", **common},
+        server_settings={"application_name": "orgstead", **settings},
     )
 
 

@@ -30,7 +30,7 @@ from orgstead.storage.postgres import (
 )
 from orgstead.storage.postgres.attempts import READING, WRITING, commit, outside, repeated, transact
 from orgstead.storage.postgres.connections import Connection, Pool, Pools
-from orgstead.storage.postgres.examine import examine
+from orgstead.storage.postgres.examine import Owner, examine, owner_of
 from orgstead.storage.postgres.failures import Passing
 from orgstead.storage.postgres.location import Location
 from orgstead.storage.postgres.transaction import PostgresTransaction
@@ -43,6 +43,8 @@ _ASIDE = 2
 
 _LONG = {"statement_timeout": str(15 * 60 * 1000)}
 """What reads or changes very much may take a quarter of an hour for one statement."""
+
+_DATABASE_URL, _MIGRATION_URL = "ORGSTEAD_DATABASE_URL", "ORGSTEAD_MIGRATION_URL"
 
 _log = logging.getLogger(__name__)
 
@@ -76,18 +78,19 @@ class PostgresStorage:
 
     async def migrate(self) -> int:
         self._require_writable()
-        role = await self._role()
+        with _told_at_start(self._place):
+            role = await self._role()
 
         async def work(connection: Connection) -> int:
             version = await schema.migrate(connection, self._clock, role)
             await commit(connection)
             return version
 
-        with _told_at_start():
+        with _told_at_start(self._owner or self._place, _MIGRATION_URL if self._owner else _DATABASE_URL):
             return await self._changing_schema(work, required=False)
 
     async def check(self) -> None:
-        with _told_at_start():
+        with _told_at_start(self._place):
             await self._reading(schema.check)
             await self._outside(selfcheck.check)
 
@@ -231,7 +234,8 @@ class PostgresStorage:
         return await self._reading(work, scope)
 
     async def stats(self) -> dict[str, int | float | str]:
-        facts = await self._reading(maintenance.stats)
+        with _told_at_start(self._place):
+            facts = await self._reading(maintenance.stats)
         pools = self._here()
         facts["connections"] = sum(pool.open for pool in pools.all)
         facts["connections_at_most"] = self._place.pool + _ASIDE + (2 if self._owner else 0)
@@ -241,11 +245,21 @@ class PostgresStorage:
 
     async def examine(self, *, processes: int) -> list[Finding]:
         at_most = self._place.pool + _ASIDE + (2 if self._owner else 0)
+        owner = await self._examine_owner(self._owner) if self._owner else None
 
         async def ask(connection: Connection) -> list[Finding]:
-            return await examine(connection, connections=processes * at_most, owner=self._owner is not None)
+            return await examine(connection, connections=processes * at_most, owner=owner)
 
-        return await self._outside(ask)
+        with _told_at_start(self._place):
+            return await self._outside(ask)
+
+    async def _examine_owner(self, place: Location) -> Owner:
+        try:
+            with _told_at_start(place, _MIGRATION_URL):
+                begin = self._begin(None, READING)
+                return await self._transact(lambda pools: pools.owner or pools.units, begin, owner_of)
+        except OrgsteadError as error:
+            return Owner(error=error)
 
     async def backup(self, target: str) -> None:
         raise maintenance.no_backup()
@@ -355,12 +369,12 @@ async def _current_user(connection: Connection) -> str:
 
 
 @contextmanager
-def _told_at_start() -> Iterator[None]:
-    """Say of what keeps the service from starting what its operator can do about it."""
+def _told_at_start(place: Location, setting: str = _DATABASE_URL) -> Iterator[None]:
+    """Say of what keeps the service from starting what its operator can do about it; ``setting`` names the place."""
     try:
         yield
     except OrgsteadError as error:
         if error.__cause__ is None:
             raise
-        told = failures.at_start(error.__cause__)
+        told = failures.at_start(error.__cause__, setting, pooler=place.pooler)
         raise (told if isinstance(told, ConfigurationError) else error) from error.__cause__

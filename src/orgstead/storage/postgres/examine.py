@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import asyncpg
 
+from orgstead.errors import OrgsteadError
 from orgstead.findings import Finding, fail, ok, warn
 from orgstead.storage import examination
 
@@ -26,6 +28,8 @@ SELECT clock_timestamp() AS now,
          - current_setting('superuser_reserved_connections')::int
          - coalesce(current_setting('reserved_connections', true), '0')::int AS connections,
        pg_is_in_recovery() AS standby,
+       current_database()::text AS database,
+       pg_postmaster_start_time() AS started,
        (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'org\\_%') AS spaces
 """
 
@@ -54,10 +58,35 @@ SELECT inet_client_addr() AS client, inet_client_addr() << '127.0.0.0/8' OR inet
 """
 
 
-async def examine(connection: asyncpg.Connection, *, connections: int, owner: bool) -> list[Finding]:
+_OWNER = """
+SELECT current_database()::text AS database, pg_postmaster_start_time() AS started,
+       has_database_privilege(current_database(), 'CREATE') AS creates
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Where the owner's URL leads: which database of the server that was started when, and whether it may make schemas
+    there; or ``error``, where it leads nowhere."""
+
+    database: str = ""
+    started: datetime | None = None
+    creates: bool = False
+    error: OrgsteadError | None = None
+
+
+async def owner_of(connection: asyncpg.Connection) -> Owner:
+    """Ask as the owner."""
+    row = await connection.fetchrow(_OWNER)
+    assert row is not None
+    return Owner(row["database"], row["started"], row["creates"])
+
+
+async def examine(connection: asyncpg.Connection, *, connections: int, owner: Owner | None) -> list[Finding]:
     """Ask as the service's own role.
 
-    ``connections`` is how many all processes of the service may open; ``owner`` whether it has the owner's URL.
+    ``connections`` is how many all processes of the service may open; ``owner`` what the owner's URL leads to, None
+    where the service has none.
     """
     asked = datetime.now(UTC)
     facts = await connection.fetchrow(_FACTS)
@@ -71,7 +100,7 @@ async def examine(connection: asyncpg.Connection, *, connections: int, owner: bo
         await _transport(connection),
         examination.clock(facts["now"], asked, answered),
         examination.connections(connections, facts["connections"], _FEWER),
-        _placements(owner, facts["spaces"]),
+        _placements(owner, facts),
     ]
 
 
@@ -156,15 +185,26 @@ async def _transport(connection: asyncpg.Connection) -> Finding:
         return ok(check, "Connected with TLS.")
     if link["loopback"]:
         return ok(check, "Connected within this machine.")
-    return warn(check, "Connected over the network without TLS.", "add ?sslmode=verify-full to the database URL")
-
-
-def _placements(owner: bool, spaces: int) -> Finding:
-    check = examination.PLACEMENTS
-    if owner:
-        return ok(check, f"Pooled and dedicated; {spaces} schemas of dedicated spaces.")
     return warn(
         check,
-        "Pooled only: dedicated spaces are schemas, which only the database's owner may change.",
-        "set ORGSTEAD_MIGRATION_URL to the URL of the owner",
+        "Connected over the network without TLS.",
+        "add ?sslmode=verify-full&sslrootcert=FILE to the database URL",
     )
+
+
+def _placements(owner: Owner | None, facts: asyncpg.Record) -> Finding:
+    check, setting = examination.PLACEMENTS, "ORGSTEAD_MIGRATION_URL"
+    if owner is None:
+        return warn(
+            check,
+            "Pooled only: dedicated spaces are schemas, which only the database's owner may change.",
+            f"set {setting} to the URL of the owner",
+        )
+    if owner.error is not None:
+        return fail(check, owner.error.detail, owner.error.next or f"compare {setting} with ORGSTEAD_DATABASE_URL")
+    if (owner.database, owner.started) != (facts["database"], facts["started"]):
+        detail = f"{setting} and ORGSTEAD_DATABASE_URL lead to two different databases."
+        return fail(check, detail, f"let {setting} name the database of ORGSTEAD_DATABASE_URL")
+    if not owner.creates:
+        return fail(check, f"The role in {setting} may not make schemas.", f"let {setting} name the database's owner")
+    return ok(check, f"Pooled and dedicated; {facts['spaces']} schemas of dedicated spaces.")

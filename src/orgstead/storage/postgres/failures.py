@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 from types import MappingProxyType
 
 import asyncpg
+from asyncpg.exceptions import TargetServerAttributeNotMatched
 
 from orgstead.errors import (
     ConfigurationError,
@@ -18,6 +20,7 @@ from orgstead.errors import (
     StorageFull,
     StorageReadOnly,
 )
+from orgstead.storage.postgres.statements import quoted
 
 RETRY_AFTER = 1.0
 
@@ -35,11 +38,15 @@ _MISSING = frozenset({"42P01", "3F000", "42883"})
 """No such table, schema, function."""
 
 _READ_ONLY, _CANCELLED, _FORBIDDEN, _NO_DATABASE = "25006", "57014", "42501", "3D000"
+_WRONG_PASSWORD, _PROTOCOL_VIOLATION = "28P01", "08P01"
 _DUPLICATE = "23505"
 
 _DAMAGED = "The database is damaged; restore it from a backup."
 _SLOW = "The database took too long; nothing was changed."
 _RIGHTS = "The database's role lacks a right that the service needs; nothing was changed."
+
+
+_OF_THE_DRIVER = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 
 class Passing(Exception):
@@ -59,8 +66,8 @@ def state_of(error: BaseException | None) -> str:
 def is_passing(error: BaseException) -> bool:
     """True when the same work may succeed if it is done again from the start."""
     state = state_of(error)
-    if isinstance(error, (OSError, TimeoutError)):  # refused, reset, timed out
-        return True
+    if isinstance(error, (OSError, TimeoutError, TargetServerAttributeNotMatched)):
+        return True  # refused, reset, timed out; none of the servers is the primary at the moment
     return state in _BUSY or state in _GONE or state == _FULL_HOUSE or _is_stale_plan(error)
 
 
@@ -124,39 +131,73 @@ def translated(error: BaseException) -> BaseException:
     if state:
         make = _BY_STATE.get(state) or _BY_CLASS.get(state[:2])
         return make() if make else StorageError(retry_after=RETRY_AFTER)
-    if isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)):
+    if isinstance(error, (OSError, TimeoutError, *_OF_THE_DRIVER)):
         return StorageError(retry_after=RETRY_AFTER)
     return error
 
 
-def at_start(error: BaseException) -> BaseException:
-    """``translated`` for what is asked before the service starts: what only its operator can mend is said so."""
+def at_start(error: BaseException, setting: str, *, pooler: bool) -> BaseException:
+    """``translated`` for what is asked before the service starts: what only its operator can mend is said so.
+
+    ``setting`` is the name of the one that holds the URL, ``pooler`` what the URL says of it.
+    """
     cause = error.cause if isinstance(error, Passing) else error
     state = state_of(cause)
+    if state == _WRONG_PASSWORD:
+        return ConfigurationError(
+            f"The server does not accept the role or its password in {setting}.",
+            next=f"correct them in {setting}, or, as a superuser: ALTER ROLE … PASSWORD '…'",
+        )
     if state.startswith("28"):
         return ConfigurationError(
-            "The database does not let this role in: wrong name or password, or no rule in pg_hba.conf.",
-            next="correct the role and password in the database URL",
+            f"The server does not let the role in {setting} in: it is unknown, may not log in, or has no rule in"
+            " pg_hba.conf.",
+            next=f"correct the role in {setting}, or, as a superuser: CREATE ROLE … LOGIN PASSWORD '…'",
         )
     if state == _NO_DATABASE:
         return ConfigurationError(
-            "The server has no database of this name.", next="createdb --owner=OWNER DATABASE, then orgstead db upgrade"
+            f"The server has no database of the name in {setting}.",
+            next="createdb --owner=OWNER DATABASE, then orgstead db upgrade",
         )
     if state == _FORBIDDEN:
         return ConfigurationError(
-            "The database's role lacks a right that it needs.",
+            f"The role in {setting} lacks a right that it needs.",
             next="set ORGSTEAD_MIGRATION_URL to the URL of the database's owner, then orgstead db upgrade",
         )
-    if state == "08P01":
+    if state == _PROTOCOL_VIOLATION and pooler:  # what PgBouncer says of all three
+        return ConfigurationError(
+            f"The pooler does not accept the role, its password or the database in {setting}.",
+            next="compare them with the pooler's list of databases and users",
+        )
+    if state == _PROTOCOL_VIOLATION:
         return ConfigurationError(
             "What answers is not PostgreSQL itself but a pooler, which refuses a setting of the connection.",
-            next="add ?pooler=transaction to the database URL",
+            next=f"add ?pooler=transaction to the URL in {setting}",
+        )
+    if isinstance(cause, ssl.SSLError) or (
+        isinstance(cause, asyncpg.exceptions.ClientConfigurationError) and "root certificate" in str(cause)
+    ):
+        return ConfigurationError(
+            f"The server's certificate does not pass as {setting} asks: there is nothing to check it against, it is"
+            " not trusted, or is for another name.",
+            next=f"name the authority's certificate: ?sslmode=verify-full&sslrootcert=FILE in {setting}",
+        )
+    if type(cause) is ConnectionError and "SSL" in str(cause):
+        return ConfigurationError(
+            f"The server has no TLS, which {setting} asks for.", next="set ssl = on in postgresql.conf"
         )
     if isinstance(cause, (asyncpg.exceptions.ClientConfigurationError, ValueError)):
         return ConfigurationError(
-            "The driver does not accept the database URL.", next="compare it with docs/configuration.md"
+            f"The driver does not accept the URL in {setting}.", next="compare it with docs/configuration.md"
         )
     return translated(error)
+
+
+def no_role(role: str) -> OrgsteadError:
+    return ConfigurationError(
+        f"The server has no role {role}, which ORGSTEAD_DATABASE_URL names.",
+        next=f"as a superuser: CREATE ROLE {quoted(role)} LOGIN NOINHERIT PASSWORD '…'; then orgstead db upgrade",
+    )
 
 
 def closed() -> OrgsteadError:

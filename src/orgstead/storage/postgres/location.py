@@ -59,9 +59,15 @@ def parse(url: str) -> Location:
     except ValueError:
         raise _unusable("The postgresql URL cannot be read.") from None
     database = unquote(parts.path.removeprefix("/"))
+    if "@" in url and "@" not in parts.netloc:
+        raise _unusable("A password in a postgresql URL has / ? # and % written as %2F %3F %23 and %25.")
     if not database or "/" in database or "\0" in database or parts.fragment:
         raise _unusable("A postgresql URL ends with the name of one database.")
     credentials, _, place = parts.netloc.rpartition("@")
+    ports = [port for name, value in query if name == "port" for port in value.split(",")]
+    ports += [host.rpartition("]")[2].partition(":")[2] for host in place.split(",")]
+    if not all(map(_is_port, ports)):
+        raise _unusable("A port in the postgresql URL is not a number from 1 to 65535.")
     ours: dict[str, int | bool] = {}
     passed_on: list[tuple[str, str]] = []
     for name, value in query:
@@ -76,14 +82,19 @@ def parse(url: str) -> Location:
             raise _unusable(
                 f"A postgresql URL takes {known} (whole numbers) and libpq's parameters about TLS and hosts."
             )
-    if ours.get("pool") == 0:
-        raise _unusable("A pool has at least one connection.")
+    if 0 in (ours.get(name) for name in ("pool", "deadline_ms", "statement_timeout_ms")):
+        raise _unusable("A pool has at least one connection, and a limit in milliseconds at least one of them.")
     return Location(
         url=f"postgresql://{place}{parts.path}",
         role=unquote(credentials.partition(":")[0]) or None,
         dsn=urlunsplit(parts._replace(query=urlencode(passed_on))),
         **ours,  # type: ignore[arg-type]  # each under its own name
     )
+
+
+def _is_port(text: str) -> bool:
+    """Is the text a port, or left out?"""
+    return not text or (text.isascii() and text.isdigit() and len(text) < 6 and 0 < int(text) < 65_536)
 
 
 def _unusable(detail: str) -> ConfigurationError:

@@ -53,5 +53,6 @@ def no_backup() -> ConfigurationError:
     """What ``Storage.backup`` answers here: the server's own tool is the one that makes a copy which can be trusted."""
     return ConfigurationError(
         "A PostgreSQL database is backed up with the server's own pg_dump, by a role that is above its policies.",
-        next="pg_dump --format=custom --file=FILE --dbname=URL, as a superuser or a role with BYPASSRLS",
+        next="pg_dump --format=custom --file=FILE --dbname=URL, as a superuser, or as a role with BYPASSRLS and"
+        " pg_read_all_data",
     )

@@ -42,8 +42,11 @@ async def check(connection: Connection) -> None:
 async def migrate(connection: Connection, clock: Clock, role: str) -> int:
     """Apply the migrations that are missing and give ``role`` its rights, inside the transaction that was begun.
 
-    Whoever else migrates waits for the end of it. What it does again changes nothing.
+    Whoever else migrates waits for the end of it. What it does again changes nothing. Raises ``ConfigurationError``
+    where the server has no such role.
     """
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
+        raise failures.no_role(role)
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
     version = await version_of(connection)
     if version > migrations.SCHEMA_VERSION:

@@ -96,6 +96,17 @@ _RULES = (
         "ALTER VIEW {0} SET (security_invoker = true)",
     ),
     _Rule(
+        "format('%I.%I', n.nspname, v.relname) FROM pg_class v JOIN pg_namespace n ON n.oid = v.relnamespace"
+        " WHERE (v.relkind = 'm' OR v.relkind = 'v' AND NOT EXISTS (SELECT FROM unnest(v.reloptions) o"
+        " WHERE o IN ('security_invoker=true', 'security_invoker=on', 'security_invoker=1', 'security_invoker=yes')))"
+        " AND v.oid IN (SELECT r.ev_class FROM ours JOIN pg_depend d ON d.refobjid = ours.oid"
+        " AND d.refclassid = 'pg_class'::regclass AND d.classid = 'pg_rewrite'::regclass"
+        " JOIN pg_rewrite r ON r.oid = d.objid) AND v.oid NOT IN (SELECT oid FROM ours)"
+        " AND has_table_privilege(v.oid, 'SELECT')",
+        "A view elsewhere, which the service's role may read, shows the service's tables past their policies.",
+        "REVOKE SELECT ON {0} FROM PUBLIC and from the role in ORGSTEAD_DATABASE_URL",
+    ),
+    _Rule(
         "p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace"
         " WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema')"
         " AND has_function_privilege(p.oid, 'EXECUTE') AND NOT EXISTS (SELECT FROM pg_depend d"

@@ -11,7 +11,7 @@ from orgstead.storage.postgres.statements import SCHEMA, within
 
 _DEDICATED_MARK, _POOLED_MARK = "d:", "p:"
 _AT_ONCE = 200
-"""Schemas whose slots one statement reads."""
+"""Schemas whose slots are read at once: the server holds locks on each of them until the end."""
 
 DEDICATED = (
     "FROM pg_namespace n JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = $1"
@@ -27,11 +27,12 @@ async def found(connection: Connection, after: str, limit: int) -> list[tuple[st
         return []
     spaces: list[tuple[str, FoundSpace]] = []
     if not after.startswith(_POOLED_MARK):
-        spaces = await _dedicated(connection, after.removeprefix(_DEDICATED_MARK), limit)
+        at_once = min(limit, _AT_ONCE)
+        spaces = await _dedicated(connection, after.removeprefix(_DEDICATED_MARK), at_once)
+        if len(spaces) == at_once:
+            return spaces
         after = ""
-    if len(spaces) < limit:
-        spaces += await _pooled(connection, after.removeprefix(_POOLED_MARK), limit - len(spaces))
-    return spaces
+    return spaces + await _pooled(connection, after.removeprefix(_POOLED_MARK), limit - len(spaces))
 
 
 async def _dedicated(connection: Connection, after: str, limit: int) -> list[tuple[str, FoundSpace]]:
@@ -43,15 +44,13 @@ async def _dedicated(connection: Connection, after: str, limit: int) -> list[tup
         after,
         limit,
     )
-    present = [name for (name,) in listed]
-    kept: dict[str, list[tuple[str, int]]] = {name: [] for name in present}
-    for start in range(0, len(present), _AT_ONCE):
-        parts = [
-            f"SELECT DISTINCT {literal(name)}::text, org_id, epoch FROM {within(name, tables.slots.name)}"  # noqa: S608
-            for name in present[start : start + _AT_ONCE]
-        ]
-        for name, org_id, epoch in await connection.fetch(" UNION ALL ".join(parts)):
-            kept[name].append((org_id, epoch))
+    kept: dict[str, list[tuple[str, int]]] = {name: [] for (name,) in listed}
+    parts = [
+        f"SELECT DISTINCT {literal(name)}::text, org_id, epoch FROM {within(name, tables.slots.name)}"  # noqa: S608
+        for name in kept
+    ]
+    for name, org_id, epoch in await connection.fetch(" UNION ALL ".join(parts)) if parts else ():
+        kept[name].append((org_id, epoch))
     spaces = []
     for name, slots in kept.items():
         slots.sort()
