@@ -23,8 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -77,16 +77,6 @@ async def drop_database(url: str) -> None:
     async with _client() as client:
         for name in _names(url):
             await client.drop_database(name)
-
-
-@asynccontextmanager
-async def new_database() -> AsyncIterator[str]:
-    """``create_database``, removed again at the end of the block."""
-    url = create_database()
-    try:
-        yield url
-    finally:
-        await drop_database(url)
 
 
 async def empty(url: str) -> None:
