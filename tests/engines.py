@@ -102,7 +102,7 @@ def at_most(engine: str, there: int) -> int:
     """How many rows of a list of ``there`` a test writes on the engine: under ``make test-all`` all of them, else 3,000;
     on a stand-in, which reads whole collections where MongoDB searches, a few hundred."""
     if engine == "mongodb" and not HAS_MONGOD:
-        return min(there, 300)
+        return min(there, 150)
     return there if EVERYTHING else min(there, 3000)
 
 
