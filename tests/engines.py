@@ -99,8 +99,10 @@ ENGINES: dict[str, Engine] = {
 
 
 def at_most(engine: str, there: int) -> int:
-    """How many rows of a list of ``there`` a test writes on the engine: under ``make test-all`` all of them, else 3,000;
-    on a stand-in, which reads whole collections where MongoDB searches, a few hundred."""
+    """How many rows of a list of ``there`` a test writes: under ``make test-all`` all, else at most 3,000.
+
+    On a stand-in, which reads whole collections where MongoDB searches, it is fewer.
+    """
     if engine == "mongodb" and not HAS_MONGOD:
         return min(there, 150)
     return there if EVERYTHING else min(there, 3000)

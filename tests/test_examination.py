@@ -97,6 +97,13 @@ def test_deployments_of_mongodb(hello: dict[str, Any], status: Status) -> None:
     assert found.next or status is OK
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(300, OK), (3600, OK), (299, WARN), (5, WARN)])
+def test_a_moment_can_be_read_for_minutes(seconds: int, status: Status) -> None:
+    found = mongodb._judged_history(seconds)
+    assert found.status is status
+    assert ("setParameter" in (found.next or "")) == (status is WARN)
+
+
 # --- on a real server -------------------------------------------------------------------------------------------------
 
 

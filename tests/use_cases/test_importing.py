@@ -347,7 +347,10 @@ async def test_an_import_that_is_killed_is_completed_by_running_it_again(engine:
             found = {o.external_id: o for o in await imported(app, KILLED)}
             assert {external_id: found[external_id].organization_id for external_id in told} == told
             there = len(told) + BATCH  # the batch that was at work had its intents written
-            assert Counter(o.result for o in found.values()) == {Result.EXISTS: there, Result.CREATED: len(KILLED) - there}
+            assert Counter(o.result for o in found.values()) == {
+                Result.EXISTS: there,
+                Result.CREATED: len(KILLED) - there,
+            }
             await apps.recover(app)  # where others can write, a lease is waited for
             assert {o.status for o in await apps.rows(app, tables.organizations)} == {OrganizationStatus.ACTIVE}
             await apps.assert_clean(app)

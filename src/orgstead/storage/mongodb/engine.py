@@ -88,7 +88,8 @@ class MongoStorage:
         **kwargs: P.kwargs,
     ) -> T:
         self._noted(scope)
-        return await self._units.read(attempt(self._server, scope, work, args, kwargs, writable=False))
+        reading = attempt(self._server, scope, work, args, kwargs, writable=False, seconds=_UPKEEP_SECONDS)
+        return await self._units.read(reading)
 
     async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
         async def once(session: AsyncClientSession) -> Access:

@@ -46,7 +46,7 @@ NO_SUCH_TRANSACTION = 251
 OUT_OF_DISK_SPACE = 14031
 TOO_LARGE = frozenset({10334, 17280, 17419, 17420})
 DUPLICATE_KEY = frozenset({11000, 11001, 12582})
-CONTENTION = frozenset({LOCK_TIMEOUT, WRITE_CONFLICT, SNAPSHOT_TOO_OLD, SNAPSHOT_UNAVAILABLE})
+CONTENTION = frozenset({LOCK_TIMEOUT, WRITE_CONFLICT, SNAPSHOT_UNAVAILABLE})
 """Somebody else was quicker: the unit may be run again at once."""
 
 _READ_ONLY_USER = "The database's user may not do this; nothing was changed."
@@ -69,7 +69,9 @@ def is_transient(error: BaseException) -> bool:
     """True when the unit left no trace and may be run again: a conflict, a failover, a connection that was lost."""
     if not isinstance(error, PyMongoError):
         return False
-    if error.has_error_label("TransientTransactionError") or has_code(error, *CONTENTION, NO_SUCH_TRANSACTION):
+    if error.has_error_label("TransientTransactionError") or has_code(
+        error, *CONTENTION, NO_SUCH_TRANSACTION, SNAPSHOT_TOO_OLD
+    ):
         return True
     return isinstance(error, ConnectionFailure)
 
@@ -115,6 +117,11 @@ def translated(error: BaseException) -> BaseException:
         return StorageReadOnly(_READ_ONLY_USER)
     if has_code(error, *CONTENTION):
         return StorageBusy("Too many changed the same thing at once; nothing was changed.", retry_after=1.0)
+    if has_code(error, SNAPSHOT_TOO_OLD):
+        return StorageError(
+            "Reading took longer than MongoDB keeps the moment that is read; nothing was changed.",
+            next="raise minSnapshotHistoryWindowInSeconds on every node, see docs/operating.md",
+        )
     if isinstance(error, (ExecutionTimeout, ServerSelectionTimeoutError)):
         return StorageError(retry_after=1.0)
     if isinstance(error, WriteError) and has_code(error, BAD_VALUE):
