@@ -145,7 +145,12 @@ def at_start(error: PyMongoError) -> BaseException:
 
 def unusable(error: Exception) -> BaseException:
     """Why no client could be made of a URL."""
-    if isinstance(error, (InvalidURI, DriverConfigurationError, ValueError, TypeError)):
+    if isinstance(error, OSError):
+        return ConfigurationError(
+            "A file that the mongodb URL names cannot be read.",
+            next="correct ORGSTEAD_DATABASE_URL, or the file's mode",
+        )
+    if isinstance(error, (InvalidURI, DriverConfigurationError, ValueError, TypeError, UserWarning)):
         return ConfigurationError(
             "The mongodb URL or one of its parameters is not valid.", next="correct ORGSTEAD_DATABASE_URL"
         )

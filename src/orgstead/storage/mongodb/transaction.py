@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from typing import Any, TypeVar
 
-import pymongo
 from bson import Int64
 from pymongo import ReplaceOne, ReturnDocument
 from pymongo.asynchronous.client_session import AsyncClientSession
@@ -18,7 +17,7 @@ from orgstead.model import PlacementKind
 from orgstead.storage import space_names, tables
 from orgstead.storage.codec import INT_MAX, INT_MIN
 from orgstead.storage.mongodb import failures, lists
-from orgstead.storage.mongodb.client import Collection, Server
+from orgstead.storage.mongodb.client import Collection, Server, patient
 from orgstead.storage.mongodb.documents import LOCK, Document, Layout, all_of, layout_of
 from orgstead.storage.mongodb.units import Again, Attempt
 from orgstead.storage.port import Home, Scope, Table
@@ -123,7 +122,7 @@ class MongoTransaction(Unit):
     async def find_many(
         self, table: Table[Row], keys: Sequence[tuple[Any, ...]], *, unique: str | None = None
     ) -> list[Row]:
-        with self._patience():
+        async with self._patience():
             return await lists.find_many(self, table, keys, unique)
 
     @verb(writes=True)
@@ -252,7 +251,7 @@ class MongoTransaction(Unit):
         until: Any = None,
         limit: int,
     ) -> list[Row]:
-        with self._patience():
+        async with self._patience():
             return await lists.page(self, table, where, order=order, after=after, until=until, limit=limit)
 
     @verb(writes=False)
@@ -264,7 +263,7 @@ class MongoTransaction(Unit):
         group_by: Sequence[str] = (),
         sums: Sequence[str] = (),
     ) -> list[dict[str, Any]]:
-        with self._patience():
+        async with self._patience():
             return await lists.aggregate(self, table, where, group_by=group_by, sums=sums)
 
     # --- what the verbs are made of ---------------------------------------------------------------------------------
@@ -277,8 +276,8 @@ class MongoTransaction(Unit):
         self.touched = collection.name
         return layout_of(table, shared=name is not None), collection
 
-    def _patience(self) -> AbstractContextManager[None]:
-        return nullcontext() if self._seconds is None else pymongo.timeout(self._seconds)
+    def _patience(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._seconds is None else patient(self._server.client, self._seconds)
 
     def matching(self, layout: Layout[Any], where: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """The plain values that ``where`` and the scope ask for, by column; None where they contradict each other."""
@@ -306,7 +305,7 @@ class MongoTransaction(Unit):
     async def _find(self, layout: Layout[Row], collection: Collection, wanted: Document | None) -> Row | None:
         if wanted is None:
             return None
-        with self._patience():
+        async with self._patience():
             found = await collection.find_one(wanted, session=self.session)
         return None if found is None else layout.row(found)
 
