@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pymongo.errors import PyMongoError
 
-from orgstead.errors import OutcomeUnknown, StorageBusy, StorageError, StorageFull, StorageReadOnly
+from orgstead.errors import InvalidValue, OutcomeUnknown, StorageBusy, StorageError, StorageFull, StorageReadOnly
 from orgstead.model import Membership
 from orgstead.storage.mongodb import units
 from orgstead.storage.mongodb.engine import MongoStorage
 from orgstead.storage.port import OrgScope, Transaction
-from orgstead.storage.tables import memberships
-from tests.contract.work import rows_of
+from orgstead.storage.tables import memberships, records
+from tests.contract.work import do, rows_of
 from tests.engines import Database
 from tests.rows import org_id, sample
-from tests.storage_mongodb.work import Commands, failing, opened
+from tests.storage_mongodb.work import Commands, dedicated, failing, opened
 
 WRITE_CONFLICT = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
 NO_SUCH_TRANSACTION = {"errorCode": 251, "errorLabels": ["TransientTransactionError"]}
@@ -203,3 +204,13 @@ async def test_a_scan_may_take_longer_than_a_read(
         async with failing(database.url, command, 100, **slow):
             with pytest.raises(StorageError):
                 await storage.read(OrgScope(row.org_id), asked[verb])
+
+
+async def test_a_row_that_is_too_large_is_told_as_that(storage: MongoStorage) -> None:
+    """A document has at most 16 MB: the row is refused by a word about its size, and changes nothing."""
+    space = dedicated()
+    await storage.create_space(space)
+    row = replace(sample(records, space.org_id), data={"text": "x" * 20_000_000})
+    with pytest.raises(InvalidValue, match="16 MB"):
+        await do(storage, space, "add", records, row)
+    assert await rows_of(storage, space, records) == []

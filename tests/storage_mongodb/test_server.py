@@ -18,7 +18,7 @@ from tests.contract.work import do
 from tests.engines import Database
 from tests.rows import sample
 from tests.servers import EngineUnavailable, mongodb
-from tests.storage_mongodb.work import SYSTEM, dedicated, opened, server_of
+from tests.storage_mongodb.work import SYSTEM, dedicated, failing, opened, server_of
 
 PATIENCE = 60
 """Seconds within which anything must be told."""
@@ -76,6 +76,19 @@ async def test_a_server_that_does_not_answer_is_unavailable() -> None:
 
 async def _page(tx: Transaction) -> Any:
     return await tx.page(TABLES[0], limit=1)
+
+
+@pytest.mark.parametrize(("code", "what"), [(13, "grant it readWrite on"), (18, "correct them")])
+async def test_who_is_not_let_in_is_told_what_is_missing(
+    database: Database, storage: MongoStorage, code: int, what: str
+) -> None:
+    """Exactly the rights that docs/operating.md gives."""
+    async with failing(database.url, "find", 10, errorCode=code):
+        for refused in (storage.check, storage.migrate):
+            with pytest.raises(ConfigurationError) as raised:
+                await refused()
+            assert what in (raised.value.next or "")
+            assert "dbAdmin" not in (raised.value.next or "")
 
 
 async def test_there_is_no_backup_of_ours(storage: MongoStorage) -> None:

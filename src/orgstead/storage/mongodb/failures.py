@@ -101,7 +101,9 @@ def duplicate(error: BaseException) -> tuple[tuple[str, ...], str] | None:
 
 def translated(error: BaseException) -> BaseException:
     """The error of orgstead that stands for ``error``; anything that neither server nor driver raised is kept."""
-    if isinstance(error, (OverflowError, UnicodeEncodeError, BSONError, DocumentTooLarge)):
+    if isinstance(error, DocumentTooLarge) or has_code(error, *TOO_LARGE):
+        return InvalidValue("A row is larger than the 16 MB that MongoDB stores as one document.")
+    if isinstance(error, (OverflowError, UnicodeEncodeError, BSONError)):
         return InvalidValue()
     if not isinstance(error, PyMongoError):
         return error
@@ -111,8 +113,6 @@ def translated(error: BaseException) -> BaseException:
         return standalone()
     if has_code(error, OUT_OF_DISK_SPACE):
         return StorageFull()
-    if has_code(error, *TOO_LARGE):
-        return InvalidValue()
     if has_code(error, UNAUTHORIZED, AUTHENTICATION_FAILED):
         return StorageReadOnly(_READ_ONLY_USER)
     if has_code(error, *CONTENTION):
@@ -138,7 +138,7 @@ def at_start(error: PyMongoError) -> BaseException:
     if has_code(error, UNAUTHORIZED):
         return ConfigurationError(
             "The database's user may not read or write what orgstead needs.",
-            next="grant it readWrite and dbAdmin on the database and on the one of the same name with _data",
+            next="grant it readWrite on the database and on the one of the same name with _data, see docs/operating.md",
         )
     return translated(error)
 
