@@ -38,6 +38,9 @@ from tests.servers.unavailable import EngineUnavailable
 URI = "ORGSTEAD_TEST_MONGODB_URI"
 START_SECONDS = 30
 
+STAND_IN = "snapshotReads=false&timeoutMS=20000"
+"""What the URL of the stand-in says: on a busy machine a thousand writes take it longer than a command usually has."""
+
 _PREFIX = f"t{secrets.token_hex(4)}"
 _numbers = itertools.count()
 
@@ -54,7 +57,7 @@ class Server:
     def url(self, database: str) -> str:
         """The URL that opens a database of this name."""
         parts = urlsplit(self.uri)
-        query = parts.query if self.real else "snapshotReads=false"
+        query = parts.query if self.real else STAND_IN
         return urlunsplit(parts._replace(path=f"/{database}", query=query))
 
 

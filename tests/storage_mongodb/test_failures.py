@@ -17,6 +17,7 @@ from orgstead.storage.tables import memberships, records
 from tests.contract.work import do, rows_of
 from tests.engines import Database
 from tests.rows import org_id, sample
+from tests.servers.mongodb import STAND_IN
 from tests.storage_mongodb.work import Commands, dedicated, failing, opened
 
 WRITE_CONFLICT = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
@@ -194,7 +195,8 @@ async def test_a_scan_may_take_longer_than_a_read(
         "find_many": lambda tx: tx.find_many(memberships, [key]),
         "find": lambda tx: tx.find(memberships, org_id=row.org_id, user_id=row.user_id),
     }
-    url = database.url + ("&" if "?" in database.url else "?") + "timeoutMS=500"
+    url = database.url.replace(STAND_IN, "snapshotReads=false")
+    url += ("&" if "?" in url else "?") + "timeoutMS=500"
     slow = {"blockConnection": True, "blockTimeMS": 1000}
     command = "aggregate" if verb == "aggregate" else "find"
     async with opened(url) as storage:
