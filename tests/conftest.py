@@ -67,14 +67,6 @@ def pytest_report_header() -> list[str]:
     return lines
 
 
-ONLY_ON_A_REAL_MONGODB = (
-    "tests/crash/",  # a killed client's transaction holds its documents for a minute there, longer than a recovery has
-    "test_placements.py::test_writers_during_renames_lose_nothing_that_was_acknowledged",  # a rename copies there
-    "test_real_records.py",  # ranges of keys are read as whole collections there
-)
-"""Tests that the stand-in for MongoDB cannot do in their time, by where they are: they need a real one, like those that
-are marked ``real_mongodb``."""
-
 HTTP_ON_SERVERS = 250
 """Cases of ``tests/api`` that run on each engine but the first. What they try is above the port, which the contract
 suite and the use cases hold every engine to, whole."""
@@ -98,12 +90,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=[item for item in items if item in left_out])
         items[:] = [item for item in items if item not in left_out]
     for item in items:
-        if not HAS_MONGOD and (item.get_closest_marker("real_mongodb") or _is_beyond_the_stand_in(item.nodeid)):
+        if not HAS_MONGOD and item.get_closest_marker("real_mongodb"):
             item.add_marker(pytest.mark.skip(reason=NEEDS_MONGOD))
-
-
-def _is_beyond_the_stand_in(nodeid: str) -> bool:
-    return "mongodb" in nodeid.partition("[")[2] and any(place in nodeid for place in ONLY_ON_A_REAL_MONGODB)
 
 
 SHARE_OF_THE_LIMIT = 0.8

@@ -7,9 +7,10 @@ reason; ``ORGSTEAD_TEST_REQUIRE=all`` makes every skip a failure.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from orgstead.storage import open_storage
 from orgstead.storage.port import Storage
 from tests import servers
 from tests.servers import EngineUnavailable
-from tests.support import HAS_MONGOD
+from tests.support import EVERYTHING, HAS_MONGOD
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,73 +53,59 @@ class Database:
             await storage.close()
 
 
-Engine = Callable[[], AbstractAsyncContextManager[Database]]
-"""Makes a new, empty database and removes it at the end. Raises ``EngineUnavailable``."""
-
-
-@asynccontextmanager
-async def sqlite() -> AsyncIterator[Database]:
-    """A file in a folder of its own."""
-    with tempfile.TemporaryDirectory(prefix="orgstead-") as folder:
-        yield Database(f"sqlite:///{Path(folder, 'main.db')}")
-
-
-@asynccontextmanager
-async def postgres() -> AsyncIterator[Database]:
-    """A database of its own on the run's PostgreSQL server."""
-    async with servers.postgres.new_database() as (url, migration_url):
-        yield Database(url, migration_url)
-
-
-@asynccontextmanager
-async def mongodb() -> AsyncIterator[Database]:
-    """A database of its own on the run's MongoDB server."""
-    async with servers.mongodb.new_database() as url:
-        yield Database(url)
-
-
-ENGINES: dict[str, Engine] = {
-    "sqlite": sqlite,
-    "postgres": postgres,
-    "mongodb": mongodb,
-}
-
-
 @dataclass(frozen=True, slots=True)
-class Reuse:
-    """How databases are used again where making one takes long. ``empty`` keeps the schema."""
+class Engine:
+    """How databases of one engine are made and removed. ``create`` raises ``EngineUnavailable``.
+
+    ``empty`` leaves a database with its schema and nothing else, for the next test, where that is quicker than a new
+    one; None where it is not.
+    """
 
     create: Callable[[], Awaitable[Database]]
-    empty: Callable[[Database], Awaitable[None]]
     drop: Callable[[Database], Awaitable[None]]
+    empty: Callable[[Database], Awaitable[None]] | None = None
 
 
-async def _new_on_postgres() -> Database:
+async def _new_sqlite() -> Database:
+    folder = tempfile.mkdtemp(prefix="orgstead-")
+    return Database(f"sqlite:///{Path(folder, 'main.db')}")
+
+
+async def _drop_sqlite(database: Database) -> None:
+    shutil.rmtree(Path(database.url.removeprefix("sqlite:///")).parent)
+
+
+async def _new_postgres() -> Database:
     return Database(*await servers.postgres.create_database())
 
 
-async def _new_on_mongodb() -> Database:
+async def _new_mongodb() -> Database:
     return Database(servers.mongodb.create_database())
 
 
-REUSED: dict[str, Reuse] = {
-    "postgres": Reuse(
-        _new_on_postgres,
-        lambda database: servers.postgres.empty(database.migration_url or database.url),
+ENGINES: dict[str, Engine] = {
+    "sqlite": Engine(_new_sqlite, _drop_sqlite),
+    "postgres": Engine(
+        _new_postgres,
         lambda database: servers.postgres.drop_database(database.url),
+        lambda database: servers.postgres.empty(database.migration_url or database.url),
     ),
-    "mongodb": Reuse(
-        _new_on_mongodb,
-        lambda database: servers.mongodb.empty(database.url),
+    "mongodb": Engine(
+        _new_mongodb,
         lambda database: servers.mongodb.drop_database(database.url),
+        lambda database: servers.mongodb.empty(database.url),
     ),
 }
 
 
 def at_most(engine: str, there: int) -> int:
-    """How many rows of a list of ``there`` a test can write on the engine in its time: all, but on a stand-in, which
-    reads whole collections where MongoDB searches, a few hundred."""
-    return min(there, 300) if engine == "mongodb" and not HAS_MONGOD else there
+    """How many rows of a list of ``there`` a test writes: under ``make test-all`` all, else at most 3,000.
+
+    On a stand-in, which reads whole collections where MongoDB searches, it is fewer.
+    """
+    if engine == "mongodb" and not HAS_MONGOD:
+        return min(there, 150)
+    return there if EVERYTHING else min(there, 3000)
 
 
 def selected() -> list[str]:
@@ -129,16 +116,25 @@ def selected() -> list[str]:
     return [name for name in ENGINES if not wanted or name in wanted]
 
 
+def for_real() -> list[pytest.ParameterSet]:
+    """``selected()`` as the parameters of a test that the stand-in for MongoDB cannot do in its time."""
+    return [with_real(engine, engine) for engine in selected()]
+
+
+def with_real(engine: str, value: object) -> pytest.ParameterSet:
+    """``value`` as the parameter of such a test on ``engine``: on MongoDB it is marked ``real_mongodb``."""
+    return pytest.param(value, marks=[pytest.mark.real_mongodb] if engine == "mongodb" else [])
+
+
 @asynccontextmanager
 async def new_database(engine: str) -> AsyncIterator[Database]:
     """A new, empty database of the engine; skips the test with the reason where its server cannot be started."""
-    manager = ENGINES[engine]()
     with _skipping(engine):
-        database = await manager.__aenter__()
+        database = await ENGINES[engine].create()
     try:
         yield database
     finally:
-        await manager.__aexit__(None, None, None)
+        await ENGINES[engine].drop(database)
 
 
 @asynccontextmanager
@@ -147,21 +143,20 @@ async def empty_database(engine: str) -> AsyncIterator[Database]:
 
     Skips as ``new_database``.
     """
-    reuse = REUSED.get(engine)
-    if reuse is None:
-        async with new_database(engine) as database:
-            yield database
-        return
+    this = ENGINES[engine]
     left = _left.setdefault(engine, [])
     with _skipping(engine):
-        database = left.pop() if left else await reuse.create()
+        database = left.pop() if left else await this.create()
     try:
         yield database
-        await reuse.empty(database)
+        if this.empty is not None:
+            await this.empty(database)
+            left.append(database)
+            return
     except BaseException:
-        await reuse.drop(database)
+        await this.drop(database)
         raise
-    left.append(database)
+    await this.drop(database)
 
 
 @contextmanager
@@ -180,4 +175,4 @@ async def drop_what_is_left() -> None:
     """Remove the databases that no test uses any more, at the end of a run."""
     for engine, left in _left.items():
         while left:
-            await REUSED[engine].drop(left.pop())
+            await ENGINES[engine].drop(left.pop())

@@ -80,7 +80,15 @@ def test_a_skipped_module_fails_where_everything_is_required(project: Path) -> N
     assert "could not import 'no_such_module'" in output
 
 
-NEEDS_MONGOD = "import pytest\n@pytest.mark.real_mongodb\ndef test_failover(): pass\n"
+NEEDS_MONGOD = """
+import pytest
+
+@pytest.mark.real_mongodb
+def test_failover(): pass
+
+@pytest.mark.parametrize("engine", ["sqlite", pytest.param("mongodb", marks=pytest.mark.real_mongodb)])
+def test_crash(engine): pass
+"""
 
 
 def test_what_needs_a_real_mongod_is_named_and_fails_only_where_that_is_asked_for(project: Path) -> None:
@@ -88,7 +96,11 @@ def test_what_needs_a_real_mongod_is_named_and_fails_only_where_that_is_asked_fo
     there = {"ORGSTEAD_TEST_MONGODB_URI": "", "PATH": ""}
     code, output = run(project, ORGSTEAD_TEST_REQUIRE="all", **there)
     assert code == 0
-    assert "1 tests need a real mongod: tests/test_suite.py::test_failover" in output
+    assert (
+        "2 tests need a real mongod: tests/test_suite.py::test_crash[mongodb], tests/test_suite.py::test_failover"
+        in output
+    )
+    assert "1 passed, 2 skipped" in output
     code, output = run(project, ORGSTEAD_TEST_REAL_MONGODB="1", **there)
     assert code == 1
     assert "skipped, but ORGSTEAD_TEST_REAL_MONGODB=1" in output

@@ -13,7 +13,7 @@ from orgstead.findings import Finding, Status
 from orgstead.storage import examination
 from orgstead.storage.mongodb import examine as mongodb
 from orgstead.storage.postgres import examine as postgres
-from tests.servers import EngineUnavailable
+from tests.engines import new_database
 from tests.servers import postgres as servers
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -97,17 +97,22 @@ def test_deployments_of_mongodb(hello: dict[str, Any], status: Status) -> None:
     assert found.next or status is OK
 
 
+@pytest.mark.parametrize(("seconds", "status"), [(300, OK), (3600, OK), (299, WARN), (5, WARN)])
+def test_a_moment_can_be_read_for_minutes(seconds: int, status: Status) -> None:
+    found = mongodb._judged_history(seconds)
+    assert found.status is status
+    assert ("setParameter" in (found.next or "")) == (status is WARN)
+
+
 # --- on a real server -------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 async def urls(anyio_backend: str) -> AsyncIterator[tuple[str, str]]:
     """A new database without a schema: its URL for the service's role and for its owner."""
-    try:
-        async with servers.new_database() as found:
-            yield found
-    except EngineUnavailable as error:
-        pytest.skip(f"postgres cannot be started: {error}")
+    async with new_database("postgres") as database:
+        assert database.migration_url is not None
+        yield database.url, database.migration_url
 
 
 async def asked(url: str, *before: str) -> dict[str, Finding]:

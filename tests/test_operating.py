@@ -15,13 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.pages import languages, snippets
 from tests.servers import EngineUnavailable, postgres
 from tests.support import PROJECT
 
 TEXT = (PROJECT / "docs" / "operating.md").read_text(encoding="utf-8")
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-SNIPPETS = [code for language, code in BLOCK.findall(TEXT) if language == "sh"]
-SECRETS, POSTGRES, SERVE, BACKUP, RESTORE = SNIPPETS
+SECRETS, POSTGRES, SERVE, BACKUP, RESTORE = snippets(TEXT)
 PATIENCE = 60
 
 
@@ -51,8 +50,7 @@ def environment(folder: Path, programs: Path, password: str) -> dict[str, str]:
 
 
 def test_it_is_all_run_but_what_needs_docker_or_mongosh() -> None:
-    languages = [language for language, _ in BLOCK.findall(TEXT)]
-    assert sorted(languages) == ["js", "sh", "sh", "sh", "sh", "sh", "text"]
+    assert sorted(languages(TEXT)) == ["js", "sh", "sh", "sh", "sh", "sh", "text"]
 
 
 def test_from_an_empty_server_to_a_restored_backup(server: postgres.LocalServer, tmp_path: Path) -> None:

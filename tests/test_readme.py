@@ -13,20 +13,15 @@ import sys
 from asyncio import to_thread
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.engines import new_database, selected
+from tests.pages import languages, objects, snippets
 from tests.support import PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 STOPPED = "<!-- the service is stopped here -->"
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-
-
-def snippets(text: str) -> list[str]:
-    return [code for language, code in BLOCK.findall(text) if language == "sh"]
 
 
 @pytest.fixture
@@ -73,18 +68,8 @@ def run(code: str, folder: Path) -> str:
     return done.stdout
 
 
-def objects(text: str) -> list[dict[str, Any]]:
-    """The JSON objects in a command's output, in their order."""
-    decoder, found, at = json.JSONDecoder(), [], text.find("{")
-    while at >= 0:
-        value, end = decoder.raw_decode(text, at)
-        found.append(value)
-        at = text.find("{", end)
-    return found
-
-
 def test_only_shell_and_it_is_all_run() -> None:
-    assert {language for language, _ in BLOCK.findall(README)} == {"sh"}
+    assert {*languages(README)} == {"sh"}
     assert README.count(STOPPED) == 1
 
 

@@ -16,7 +16,7 @@ from orgstead.cli.up import Start, told
 from orgstead.settings import Settings
 from tests.cli.conftest import ORGSTEAD, Result, Run
 from tests.cli.test_up import API, FREE_PORTS, MANAGEMENT, running
-from tests.servers import EngineUnavailable, postgres
+from tests.engines import new_database
 
 NOWHERE = "postgresql://someone:canary-31@127.0.0.1:1/orgstead?deadline_ms=100"
 
@@ -24,11 +24,9 @@ NOWHERE = "postgresql://someone:canary-31@127.0.0.1:1/orgstead?deadline_ms=100"
 @pytest.fixture
 async def urls(anyio_backend: str) -> AsyncIterator[tuple[str, str]]:
     """A new database on a server: its URL for the service's role and for its owner."""
-    try:
-        async with postgres.new_database() as found:
-            yield found
-    except EngineUnavailable as error:
-        pytest.skip(f"postgres cannot be started: {error}")
+    async with new_database("postgres") as database:
+        assert database.migration_url is not None
+        yield database.url, database.migration_url
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from orgstead.storage import describe
 from tests import apps
 from tests.crash.history import History, violations
 from tests.crash.processes import program
-from tests.engines import Database, empty_database, selected
+from tests.engines import Database, empty_database, for_real
 from tests.support import EVERYTHING
 
 pytestmark = pytest.mark.anyio
@@ -24,7 +24,7 @@ LINES = 300
 """How many lines the program tells at most before it dies."""
 
 
-@pytest.mark.parametrize("engine", selected())
+@pytest.mark.parametrize("engine", for_real())
 async def test_one_database_outlives_death_after_death(engine: str, seed: int) -> None:
     chance, history = random.Random(seed), History()
     async with empty_database(engine) as database:
@@ -37,7 +37,7 @@ async def test_one_database_outlives_death_after_death(engine: str, seed: int) -
             assert await after_recovery(database, history) == []
 
 
-@pytest.mark.parametrize("engine", selected())
+@pytest.mark.parametrize("engine", for_real())
 async def test_files_copied_at_any_instant_open_and_hold_what_was_acknowledged(
     engine: str, seed: int, tmp_path: Path
 ) -> None:

@@ -22,8 +22,8 @@ from orgstead.storage import describe
 from tests import apps
 from tests.crash.history import History, violations
 from tests.crash.processes import program
-from tests.crash.test_failpoints import DEDICATED, ONCE, POOLED, Kill, run_until, set_up
-from tests.engines import Database, empty_database, selected
+from tests.crash.test_failpoints import DEDICATED, ONCE, POOLED, Kill, on_engines, run_until, set_up
+from tests.engines import Database, empty_database, for_real
 from tests.support import EVERYTHING, sample
 
 pytestmark = pytest.mark.anyio
@@ -98,7 +98,7 @@ class Survivor:
         return operation
 
 
-@pytest.mark.parametrize("kill", sample("one of two processes killed", LEFT, 4), ids=str)
+@pytest.mark.parametrize("kill", on_engines(sample("one of two processes killed", LEFT, 4)), ids=str)
 async def test_the_other_process_takes_over_when_the_lease_ends(kill: Kill) -> None:
     async with empty_database(kill.engine) as database:
         if not describe(database.url).concurrent:
@@ -138,7 +138,7 @@ async def assert_one_process_only(database: Database) -> None:
                 raise AssertionError("two processes write at once")
 
 
-@pytest.mark.parametrize("engine", selected())
+@pytest.mark.parametrize("engine", for_real())
 @pytest.mark.parametrize("plan", [POOLED, DEDICATED])
 async def test_of_two_who_want_to_take_over_one_does(engine: str, plan: str) -> None:
     """The survivors race for what the dead one left: it is driven once, and nobody sees it done twice."""
@@ -159,7 +159,7 @@ async def test_of_two_who_want_to_take_over_one_does(engine: str, plan: str) -> 
             assert await violations(app, history) == []
 
 
-@pytest.mark.parametrize("engine", selected())
+@pytest.mark.parametrize("engine", for_real())
 async def test_two_processes_at_work_outlive_each_other(engine: str, seed: int) -> None:
     """Both create, rename and delete; at any instant one is killed, the other goes on until it is killed, too."""
     chance = random.Random(seed)
@@ -181,7 +181,7 @@ async def test_two_processes_at_work_outlive_each_other(engine: str, seed: int) 
                 assert await violations(app, history) == []
 
 
-@pytest.mark.parametrize("engine", selected())
+@pytest.mark.parametrize("engine", for_real())
 async def test_a_stalled_process_that_was_overtaken_changes_nothing_more(engine: str, seed: int) -> None:
     """It is held, not killed: when it wakes up its lease is another's, and what it had begun is done once."""
     chance = random.Random(seed)

@@ -23,8 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -38,21 +38,26 @@ from tests.servers.unavailable import EngineUnavailable
 URI = "ORGSTEAD_TEST_MONGODB_URI"
 START_SECONDS = 30
 
+STAND_IN = "snapshotReads=false&timeoutMS=20000"
+"""What the URL of the stand-in says: on a busy machine a thousand writes take it longer than a command usually has."""
+
 _PREFIX = f"t{secrets.token_hex(4)}"
 _numbers = itertools.count()
 
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A server that answers. ``uri`` names no database. ``real`` says that it is MongoDB itself."""
+    """A server that answers. ``uri`` names no database. ``real`` says that it is MongoDB itself, ``ours`` that it was
+    started for this process and is removed with all that it holds."""
 
     uri: str
     real: bool
+    ours: bool
 
     def url(self, database: str) -> str:
         """The URL that opens a database of this name."""
         parts = urlsplit(self.uri)
-        query = parts.query if self.real else "snapshotReads=false"
+        query = parts.query if self.real else STAND_IN
         return urlunsplit(parts._replace(path=f"/{database}", query=query))
 
 
@@ -61,10 +66,10 @@ def server() -> Server:
     """The server of this process. Raises ``EngineUnavailable``."""
     if uri := os.environ.get(URI):
         _wait_for(uri)
-        return Server(uri, real=True)
+        return Server(uri, real=True, ours=False)
     if shutil.which("mongod"):
-        return Server(_kept(mongod()), real=True)
-    return Server(_kept(secantusdb()), real=False)
+        return Server(_kept(mongod()), real=True, ours=True)
+    return Server(_kept(secantusdb()), real=False, ours=True)
 
 
 def create_database() -> str:
@@ -73,20 +78,15 @@ def create_database() -> str:
 
 
 async def drop_database(url: str) -> None:
-    """Remove what was written to the database and to the one of its spaces."""
+    """Remove what was written to the database and to the one of its spaces, where it would stay otherwise.
+
+    A server of our own goes with its folder. The stand-in drops a database key by key, which takes up to minutes.
+    """
+    if server().ours:
+        return
     async with _client() as client:
         for name in _names(url):
             await client.drop_database(name)
-
-
-@asynccontextmanager
-async def new_database() -> AsyncIterator[str]:
-    """``create_database``, removed again at the end of the block."""
-    url = create_database()
-    try:
-        yield url
-    finally:
-        await drop_database(url)
 
 
 async def empty(url: str) -> None:

@@ -19,8 +19,8 @@ import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing, suppress
+from collections.abc import Mapping
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from importlib.util import find_spec
@@ -281,16 +281,6 @@ async def drop_database(url: str) -> None:
     """Remove what ``create_database`` made."""
     name = urlsplit(url).path.removeprefix("/")
     await run().execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
-
-
-@asynccontextmanager
-async def new_database() -> AsyncIterator[tuple[str, str]]:
-    """``create_database``, removed again at the end of the block."""
-    urls = await create_database()
-    try:
-        yield urls
-    finally:
-        await drop_database(urls[0])
 
 
 _EMPTY = """

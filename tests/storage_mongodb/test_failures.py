@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from pymongo.errors import PyMongoError
 
-from orgstead.errors import OutcomeUnknown, StorageBusy, StorageError, StorageFull, StorageReadOnly
+from orgstead.errors import InvalidValue, OutcomeUnknown, StorageBusy, StorageError, StorageFull, StorageReadOnly
 from orgstead.model import Membership
 from orgstead.storage.mongodb import units
 from orgstead.storage.mongodb.engine import MongoStorage
 from orgstead.storage.port import OrgScope, Transaction
-from orgstead.storage.tables import memberships
-from tests.contract.work import rows_of
+from orgstead.storage.tables import memberships, records
+from tests.contract.work import do, rows_of
 from tests.engines import Database
 from tests.rows import org_id, sample
-from tests.storage_mongodb.work import Commands, failing
+from tests.servers.mongodb import STAND_IN
+from tests.storage_mongodb.work import Commands, dedicated, failing, opened
 
 WRITE_CONFLICT = {"errorCode": 112, "errorLabels": ["TransientTransactionError"]}
 NO_SUCH_TRANSACTION = {"errorCode": 251, "errorLabels": ["TransientTransactionError"]}
@@ -153,3 +155,64 @@ async def test_reads_survive_a_lost_connection(
         assert await count(storage, row) == 2
     async with failing(database.url, "aggregate", 1, **CLOSED):
         assert (await storage.access(row.org_id, row.user_id, "none")).membership == row
+
+
+TOO_OLD = {"errorCode": 239}
+
+
+async def test_a_moment_that_is_gone_is_told_with_what_to_do(
+    database: Database, storage: MongoStorage, row: Membership, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A scan that takes longer than the server keeps a moment is not "busy": waiting does not help."""
+    monkeypatch.setattr(units, "UNIT_SECONDS", 0.3)
+    async with failing(database.url, "find", 10_000, **TOO_OLD):
+        with pytest.raises(StorageError) as raised:
+            await storage.scan(OrgScope(row.org_id), page)
+    assert not isinstance(raised.value, StorageBusy)
+    assert "minSnapshotHistoryWindowInSeconds" in (raised.value.next or "")
+
+
+async def test_a_moment_that_was_gone_is_read_anew(database: Database, storage: MongoStorage, row: Membership) -> None:
+    await add(storage, row)
+    async with failing(database.url, "find", 1, **TOO_OLD):
+        assert len(await storage.scan(OrgScope(row.org_id), page)) == 2
+
+
+async def page(tx: Transaction) -> list[Membership]:
+    return await tx.page(memberships, limit=10)
+
+
+@pytest.mark.parametrize("verb", ["page", "aggregate", "find_many", "find"])
+async def test_a_scan_may_take_longer_than_a_read(
+    database: Database, row: Membership, verb: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One command of a scan may be about everything there is."""
+    monkeypatch.setattr(units, "UNIT_SECONDS", 0.3)
+    key = (row.org_id, row.user_id)
+    asked: dict[str, Any] = {
+        "page": lambda tx: tx.page(memberships, limit=10),
+        "aggregate": lambda tx: tx.aggregate(memberships),
+        "find_many": lambda tx: tx.find_many(memberships, [key]),
+        "find": lambda tx: tx.find(memberships, org_id=row.org_id, user_id=row.user_id),
+    }
+    url = database.url.replace(STAND_IN, "snapshotReads=false")
+    url += ("&" if "?" in url else "?") + "timeoutMS=500"
+    slow = {"blockConnection": True, "blockTimeMS": 1000}
+    command = "aggregate" if verb == "aggregate" else "find"
+    async with opened(url) as storage:
+        await storage.check()  # connected
+        async with failing(database.url, command, 1, **slow):
+            assert await storage.scan(OrgScope(row.org_id), asked[verb]) is not NotImplemented
+        async with failing(database.url, command, 100, **slow):
+            with pytest.raises(StorageError):
+                await storage.read(OrgScope(row.org_id), asked[verb])
+
+
+async def test_a_row_that_is_too_large_is_told_as_that(storage: MongoStorage) -> None:
+    """A document has at most 16 MB: the row is refused by a word about its size, and changes nothing."""
+    space = dedicated()
+    await storage.create_space(space)
+    row = replace(sample(records, space.org_id), data={"text": "x" * 20_000_000})
+    with pytest.raises(InvalidValue, match="16 MB"):
+        await do(storage, space, "add", records, row)
+    assert await rows_of(storage, space, records) == []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orgstead.errors import ConfigurationError
-from orgstead.storage import describe
+from orgstead.storage import describe, open_storage
 from orgstead.storage.mongodb.location import parse
 
 
@@ -45,6 +45,7 @@ def test_a_place(url: str, shown: str, uri: str | None) -> None:
         "mongodb://localhost/a/b",
         "mongodb://localhost/a#b",
         "mongodb://localhost/a?snapshotReads=maybe",
+        "mongodb://[::1:27017/a",
     ],
 )
 def test_no_place(url: str) -> None:
@@ -54,7 +55,28 @@ def test_no_place(url: str) -> None:
     assert "ORGSTEAD_DATABASE_URL" in (raised.value.next or "")
 
 
-@pytest.mark.parametrize("weaker", ["w=1", "W=0", "journal=false", "readConcernLevel=local", "readPreference=nearest"])
+@pytest.mark.parametrize(
+    "weaker",
+    [
+        *("w=1", "W=0", "%77=0", "journal=false", "readConcernLevel=local", "readPreference=nearest"),
+        *("readPreferenceTags=dc:ny", "maxStalenessSeconds=120", "tz_aware=false", "uuidRepresentation=pythonLegacy"),
+        *("datetime_conversion=datetime_ms", "unicode_decode_error_handler=ignore"),
+    ],
+)
 def test_no_url_weakens_what_is_promised(weaker: str) -> None:
     with pytest.raises(ConfigurationError, match="itself"):
         parse(f"mongodb://localhost/a?{weaker}")
+
+
+@pytest.mark.parametrize(
+    "parameter",
+    [
+        *("nonsense=1", "j=false", "timeoutMS=abc", "maxPoolSize=-1", "waitQueueTimeoutMS=-1", "authMechanism=NONE"),
+        *("tls=true&tlsCAFile=/nowhere/ca.pem", "readPreference%20=secondary", "replicaSet=rs0&loadBalanced=true"),
+    ],
+)
+async def test_a_parameter_that_would_be_left_out_is_refused(parameter: str) -> None:
+    """The driver warns of such a parameter and goes on without it."""
+    with pytest.raises(ConfigurationError) as raised:
+        await open_storage(f"mongodb://localhost/a?{parameter}")
+    assert "ORGSTEAD_DATABASE_URL" in (raised.value.next or "")

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+from typing import Any
+
 import pytest
 
 from orgstead.errors import ConfigurationError, StorageError, StorageReadOnly
 from orgstead.storage import open_storage
 from orgstead.storage.mongodb import schema
 from orgstead.storage.mongodb.engine import MongoStorage
+from orgstead.storage.port import Transaction
 from orgstead.storage.tables import TABLES
 from tests.contract.work import do
 from tests.engines import Database
 from tests.rows import sample
 from tests.servers import EngineUnavailable, mongodb
-from tests.storage_mongodb.work import SYSTEM, dedicated, opened, server_of
+from tests.storage_mongodb.work import SYSTEM, dedicated, failing, opened, server_of
+
+PATIENCE = 60
+"""Seconds within which anything must be told."""
 
 
 async def test_a_standalone_is_refused_with_what_to_do() -> None:
@@ -50,10 +58,37 @@ async def test_a_database_of_another_program_is_left_alone(database: Database) -
 
 
 async def test_a_server_that_does_not_answer_is_unavailable() -> None:
+    """Also to what may take minutes once there is a server: it is not waited for as long."""
     url = "mongodb://127.0.0.1:9/orgstead?serverSelectionTimeoutMS=200"
     async with opened(url) as storage:
-        with pytest.raises(StorageError):
-            await storage.check()
+        for asked in (
+            storage.check,
+            storage.migrate,
+            storage.spaces,
+            partial(storage.create_space, dedicated()),
+            partial(storage.examine, processes=1),
+            lambda: storage.scan(SYSTEM, _page),
+        ):
+            async with asyncio.timeout(PATIENCE):
+                with pytest.raises(StorageError):
+                    await asked()
+
+
+async def _page(tx: Transaction) -> Any:
+    return await tx.page(TABLES[0], limit=1)
+
+
+@pytest.mark.parametrize(("code", "what"), [(13, "grant it readWrite on"), (18, "correct them")])
+async def test_who_is_not_let_in_is_told_what_is_missing(
+    database: Database, storage: MongoStorage, code: int, what: str
+) -> None:
+    """Exactly the rights that docs/operating.md gives."""
+    async with failing(database.url, "find", 10, errorCode=code):
+        for refused in (storage.check, storage.migrate):
+            with pytest.raises(ConfigurationError) as raised:
+                await refused()
+            assert what in (raised.value.next or "")
+            assert "dbAdmin" not in (raised.value.next or "")
 
 
 async def test_there_is_no_backup_of_ours(storage: MongoStorage) -> None:

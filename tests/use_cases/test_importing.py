@@ -26,7 +26,7 @@ from orgstead.storage import tables
 from orgstead.storage.port import DEDICATED_AT_ONCE, Digest, Space, Transaction
 from tests import apps
 from tests.engines import Database, at_most, empty_database, selected
-from tests.support import PROJECT, sampled
+from tests.support import EVERYTHING, PROJECT, sampled
 
 pytestmark = pytest.mark.anyio
 
@@ -342,17 +342,21 @@ async def test_a_batch_that_has_begun_is_finished_when_the_import_is_cancelled(a
     assert {o.result for o in await imported(app, numbered(5))} == {Result.EXISTS}
 
 
+BATCH = 200 if EVERYTHING else 20
+KILLED = numbered(2 * BATCH + 10)
+"""Two batches and a part of one, of which the second is interrupted."""
+
 PROGRAM = """
 import asyncio, os, sys
 from orgstead import importing
 from orgstead.app import App
 from orgstead.audit import OPERATOR
 from orgstead.config import load
-from tests.use_cases.test_importing import numbered
-importing.BATCH = 200
+from tests.use_cases.test_importing import BATCH, KILLED
+importing.BATCH = BATCH
 async def main():
     app = await App.open(load(environ=os.environ).settings)
-    async for batch in importing.import_organizations(app, numbered(450), OPERATOR, plan=sys.argv[1]):
+    async for batch in importing.import_organizations(app, KILLED, OPERATOR, plan=sys.argv[1]):
         for outcome in batch:
             print(outcome.external_id, outcome.organization_id, flush=True)
 asyncio.run(main())
@@ -379,12 +383,15 @@ async def test_an_import_that_is_killed_is_completed_by_running_it_again(engine:
         killed = run_until(f"{point}=kill@{count}", database)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
         told = dict(line.split() for line in killed.stdout.splitlines())
-        assert len(told) in (0, 200), "a batch is told whole or not at all"
+        assert len(told) in (0, BATCH), "a batch is told whole or not at all"
         async with apps.opened(database) as app:
-            found = {o.external_id: o for o in await imported(app, numbered(450))}
+            found = {o.external_id: o for o in await imported(app, KILLED)}
             assert {external_id: found[external_id].organization_id for external_id in told} == told
-            there = len(told) + 200  # the batch that was at work had its intents written
-            assert Counter(o.result for o in found.values()) == {Result.EXISTS: there, Result.CREATED: 450 - there}
+            there = len(told) + BATCH  # the batch that was at work had its intents written
+            assert Counter(o.result for o in found.values()) == {
+                Result.EXISTS: there,
+                Result.CREATED: len(KILLED) - there,
+            }
             await apps.recover(app)  # where others can write, a lease is waited for
             assert {o.status for o in await apps.rows(app, tables.organizations)} == {OrganizationStatus.ACTIVE}
             await apps.assert_clean(app)

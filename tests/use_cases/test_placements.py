@@ -18,6 +18,7 @@ from orgstead.renaming import NewName
 from orgstead.storage import tables
 from orgstead.storage.port import Transaction
 from tests import apps
+from tests.engines import for_real
 
 pytestmark = pytest.mark.anyio
 
@@ -165,6 +166,7 @@ async def test_without_the_fence_a_paused_writer_would_write(app: App, monkeypat
     assert [finding.id for finding in await apps.findings(app, repair=True)] == ["I6"]
 
 
+@pytest.mark.parametrize("database", for_real(), indirect=True)  # the stand-in copies what it renames
 async def test_writers_during_renames_lose_nothing_that_was_acknowledged(app: App) -> None:
     org_id = (await apps.created(app, "Acme 0", "enterprise")).organization.id
     acknowledged: set[str] = set()

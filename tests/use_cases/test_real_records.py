@@ -14,7 +14,7 @@ from orgstead.archive_import import Result
 from orgstead.model import PlacementKind
 from orgstead.record_import import Line
 from tests import apps
-from tests.engines import at_most, new_database, selected
+from tests.engines import at_most, for_real, new_database
 from tests.support import sample
 from tests.use_cases.archived import digest, exported, imported
 
@@ -31,7 +31,7 @@ def chosen(lists: Lists, engine: str, app: App) -> Lists:
     return lists.only([largest, *sample(f"organizations of the real lists on {engine}", rest, most)])
 
 
-@pytest.mark.parametrize("engine", selected())
+@pytest.mark.parametrize("engine", for_real())
 async def test_the_real_records_are_imported_completely_and_come_back_elsewhere(
     engine: str, real_data: Path, tmp_path: Path
 ) -> None:
@@ -76,6 +76,7 @@ async def _moved(app: App, elsewhere: App, name: str, archive: Path) -> None:
     assert await digest(elsewhere, found.located.placement) == expected
 
 
+@pytest.mark.parametrize("database", for_real(), indirect=True)
 async def test_lines_of_many_organizations_are_each_accounted_for(app: App) -> None:
     """Whatever stands in the way of one, the others are written; each line is told in the order of the file."""
     acme = await apps.created(app, "Acme", external_id="x-1")

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC
 from types import MappingProxyType
 from typing import Any
 
+import pymongo
 from bson import CodecOptions, Int64
 from bson.codec_options import TypeDecoder, TypeRegistry
 from pymongo import AsyncMongoClient
@@ -80,22 +83,41 @@ def connect(place: Location, *, listeners: Sequence[CommandListener] = ()) -> Se
     """
     options = {name: value for name, value in _DEFAULTS.items() if name not in place.given}
     try:
-        client: AsyncMongoClient[Document] = AsyncMongoClient(
-            place.uri,
-            w="majority",
-            journal=True,
-            readConcernLevel="majority",
-            readPreference="primary",
-            retryWrites=True,
-            retryReads=True,
-            tz_aware=True,
-            uuidRepresentation="standard",
-            event_listeners=listeners,
-            **options,
-        )
-    except (PyMongoError, ValueError, TypeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)  # a parameter that is not understood would be left out
+            client = _client(place, options, listeners)
+    except (PyMongoError, ValueError, TypeError, OSError, UserWarning) as error:
         raise failures.unusable(error) from error
     return Server(client, _database(client, place.directory), _database(client, place.data), place.snapshot_reads)
+
+
+@asynccontextmanager
+async def patient(client: AsyncMongoClient[Document], seconds: float) -> AsyncIterator[None]:
+    """Let the commands of the block take ``seconds`` together instead of the usual time each.
+
+    A server that takes writes is waited for only as long as usual: within the block the driver would wait as long.
+    """
+    await client.is_primary
+    with pymongo.timeout(seconds):
+        yield
+
+
+def _client(
+    place: Location, options: Mapping[str, Any], listeners: Sequence[CommandListener]
+) -> AsyncMongoClient[Document]:
+    return AsyncMongoClient(
+        place.uri,
+        w="majority",
+        journal=True,
+        readConcernLevel="majority",
+        readPreference="primary",
+        retryWrites=True,
+        retryReads=True,
+        tz_aware=True,
+        uuidRepresentation="standard",
+        event_listeners=listeners,
+        **options,
+    )
 
 
 def _database(client: AsyncMongoClient[Document], name: str) -> Database:

@@ -25,6 +25,9 @@ P = ParamSpec("P")
 _UPKEEP_SECONDS = 600.0
 """How long a command that reads or removes everything may take."""
 
+_SCAN_SECONDS = 120.0
+"""How long one command of a scan may take: a count of everything that an organization has."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -88,7 +91,8 @@ class MongoStorage:
         **kwargs: P.kwargs,
     ) -> T:
         self._noted(scope)
-        return await self._units.read(attempt(self._server, scope, work, args, kwargs, writable=False))
+        reading = attempt(self._server, scope, work, args, kwargs, writable=False, seconds=_SCAN_SECONDS)
+        return await self._units.read(reading)
 
     async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
         async def once(session: AsyncClientSession) -> Access:

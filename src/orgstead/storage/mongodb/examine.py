@@ -24,6 +24,10 @@ FAIRLY_MANY = 10_000
 """Collections and indexes from which the memory and open files of a server that is not large are felt."""
 
 
+HISTORY, USUAL_HISTORY = "minSnapshotHistoryWindowInSeconds", 300
+"""The server's parameter that says for how many seconds a moment can be read, and its value unless set."""
+
+
 async def examine(server: Server, *, processes: int) -> list[Finding]:
     """Ask as the service's own user; what this user may not ask is left out. ``processes`` share the server."""
     client = server.client
@@ -38,6 +42,7 @@ async def examine(server: Server, *, processes: int) -> list[Finding]:
         _durability(client),
         examination.clock(_aware(hello["localTime"]), asked, answered),
         *await _connections(client, processes),
+        *await _history(client),
         await _namespaces(client, databases),
     ]
     return [*found, ok(examination.PLACEMENTS, "Pooled and dedicated.")]
@@ -115,6 +120,24 @@ async def _connections(client: AsyncMongoClient[Any], processes: int) -> list[Fi
     allowed = there["current"] + there["available"]
     remedy = "lower maxPoolSize in ORGSTEAD_DATABASE_URL, or http.workers"
     return [examination.connections(processes * int(at_most), allowed, remedy)]
+
+
+async def _history(client: AsyncMongoClient[Any]) -> list[Finding]:
+    """How long a moment can be read, which bounds an export. Needs ``getParameter`` (role ``clusterMonitor``), and a
+    server that has the parameter, which a router has not."""
+    try:
+        answer = await client.admin.command({"getParameter": 1, HISTORY: 1})
+    except OperationFailure:
+        return []
+    return [] if HISTORY not in answer else [_judged_history(int(answer[HISTORY]))]
+
+
+def _judged_history(seconds: int) -> Finding:
+    check, detail = "history", f"A moment can be read for {seconds} s: the longest export of one organization."
+    if seconds < USUAL_HISTORY:
+        remedy = f"db.adminCommand({{setParameter: 1, {HISTORY}: {USUAL_HISTORY}}}) on every node"
+        return warn(check, detail, remedy)
+    return ok(check, detail)
 
 
 async def _namespaces(client: AsyncMongoClient[Any], databases: Sequence[str]) -> Finding:

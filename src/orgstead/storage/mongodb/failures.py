@@ -46,7 +46,7 @@ NO_SUCH_TRANSACTION = 251
 OUT_OF_DISK_SPACE = 14031
 TOO_LARGE = frozenset({10334, 17280, 17419, 17420})
 DUPLICATE_KEY = frozenset({11000, 11001, 12582})
-CONTENTION = frozenset({LOCK_TIMEOUT, WRITE_CONFLICT, SNAPSHOT_TOO_OLD, SNAPSHOT_UNAVAILABLE})
+CONTENTION = frozenset({LOCK_TIMEOUT, WRITE_CONFLICT, SNAPSHOT_UNAVAILABLE})
 """Somebody else was quicker: the unit may be run again at once."""
 
 _READ_ONLY_USER = "The database's user may not do this; nothing was changed."
@@ -69,7 +69,9 @@ def is_transient(error: BaseException) -> bool:
     """True when the unit left no trace and may be run again: a conflict, a failover, a connection that was lost."""
     if not isinstance(error, PyMongoError):
         return False
-    if error.has_error_label("TransientTransactionError") or has_code(error, *CONTENTION, NO_SUCH_TRANSACTION):
+    if error.has_error_label("TransientTransactionError") or has_code(
+        error, *CONTENTION, NO_SUCH_TRANSACTION, SNAPSHOT_TOO_OLD
+    ):
         return True
     return isinstance(error, ConnectionFailure)
 
@@ -99,7 +101,9 @@ def duplicate(error: BaseException) -> tuple[tuple[str, ...], str] | None:
 
 def translated(error: BaseException) -> BaseException:
     """The error of orgstead that stands for ``error``; anything that neither server nor driver raised is kept."""
-    if isinstance(error, (OverflowError, UnicodeEncodeError, BSONError, DocumentTooLarge)):
+    if isinstance(error, DocumentTooLarge) or has_code(error, *TOO_LARGE):
+        return InvalidValue("A row is larger than the 16 MB that MongoDB stores as one document.")
+    if isinstance(error, (OverflowError, UnicodeEncodeError, BSONError)):
         return InvalidValue()
     if not isinstance(error, PyMongoError):
         return error
@@ -109,12 +113,15 @@ def translated(error: BaseException) -> BaseException:
         return standalone()
     if has_code(error, OUT_OF_DISK_SPACE):
         return StorageFull()
-    if has_code(error, *TOO_LARGE):
-        return InvalidValue()
     if has_code(error, UNAUTHORIZED, AUTHENTICATION_FAILED):
         return StorageReadOnly(_READ_ONLY_USER)
     if has_code(error, *CONTENTION):
         return StorageBusy("Too many changed the same thing at once; nothing was changed.", retry_after=1.0)
+    if has_code(error, SNAPSHOT_TOO_OLD):
+        return StorageError(
+            "Reading took longer than MongoDB keeps the moment that is read; nothing was changed.",
+            next="raise minSnapshotHistoryWindowInSeconds on every node, see docs/operating.md",
+        )
     if isinstance(error, (ExecutionTimeout, ServerSelectionTimeoutError)):
         return StorageError(retry_after=1.0)
     if isinstance(error, WriteError) and has_code(error, BAD_VALUE):
@@ -131,14 +138,19 @@ def at_start(error: PyMongoError) -> BaseException:
     if has_code(error, UNAUTHORIZED):
         return ConfigurationError(
             "The database's user may not read or write what orgstead needs.",
-            next="grant it readWrite and dbAdmin on the database and on the one of the same name with _data",
+            next="grant it readWrite on the database and on the one of the same name with _data, see docs/operating.md",
         )
     return translated(error)
 
 
 def unusable(error: Exception) -> BaseException:
     """Why no client could be made of a URL."""
-    if isinstance(error, (InvalidURI, DriverConfigurationError, ValueError, TypeError)):
+    if isinstance(error, OSError):
+        return ConfigurationError(
+            "A file that the mongodb URL names cannot be read.",
+            next="correct ORGSTEAD_DATABASE_URL, or the file's mode",
+        )
+    if isinstance(error, (InvalidURI, DriverConfigurationError, ValueError, TypeError, UserWarning)):
         return ConfigurationError(
             "The mongodb URL or one of its parameters is not valid.", next="correct ORGSTEAD_DATABASE_URL"
         )

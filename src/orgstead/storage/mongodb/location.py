@@ -16,9 +16,13 @@ _NAME = re.compile(r"[a-z0-9_-]{1,50}")
 _SERVERS_OWN = frozenset({"admin", "config", "local"})
 
 _OURS = frozenset(
-    {"w", "wtimeoutms", "journal", "fsync", "readconcernlevel", "readpreference", "retrywrites", "retryreads"}
+    {
+        *("w", "wtimeoutms", "journal", "fsync", "retrywrites", "retryreads"),
+        *("readconcernlevel", "readpreference", "readpreferencetags", "maxstalenessseconds"),
+        *("tz_aware", "tzinfo", "uuidrepresentation", "datetime_conversion", "unicode_decode_error_handler"),
+    }
 )
-"""Parameters that orgstead decides: nothing acknowledged may be lost, and nothing read that could be."""
+"""Parameters that orgstead decides: nothing acknowledged is lost, nothing read that could be, or as another value."""
 
 _SNAPSHOT_READS = "snapshotreads"
 
@@ -49,7 +53,10 @@ def parse(url: str) -> Location:
 
     Its parameters are the driver's, without those that orgstead sets itself, and ``snapshotReads=false``.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise _wrong("The hosts in the mongodb URL are not valid.") from None
     hosts = parts.netloc.rpartition("@")[2]
     name = unquote(parts.path.removeprefix("/")) or DIRECTORY
     if not hosts or parts.fragment:
@@ -60,7 +67,7 @@ def parse(url: str) -> Location:
     given = frozenset(parameter.lower() for parameter, _ in parameters)
     if given & _OURS:
         raise ConfigurationError(
-            "orgstead sets write concern, read concern, read preference and retries itself.",
+            "orgstead sets concerns, read preference, retries and how values are read itself.",
             next=f"remove {', '.join(sorted(given & _OURS))} from ORGSTEAD_DATABASE_URL",
         )
     snapshot_reads = True

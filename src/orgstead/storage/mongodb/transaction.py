@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -16,7 +17,7 @@ from orgstead.model import PlacementKind
 from orgstead.storage import space_names, tables
 from orgstead.storage.codec import INT_MAX, INT_MIN
 from orgstead.storage.mongodb import failures, lists
-from orgstead.storage.mongodb.client import Collection, Server
+from orgstead.storage.mongodb.client import Collection, Server, patient
 from orgstead.storage.mongodb.documents import LOCK, Document, Layout, all_of, layout_of
 from orgstead.storage.mongodb.units import Again, Attempt
 from orgstead.storage.port import Home, Scope, Table
@@ -37,11 +38,15 @@ def attempt(
     kwargs: dict[str, Any],
     *,
     writable: bool,
+    seconds: float | None = None,
 ) -> Attempt[T]:
-    """One attempt at a unit of work, for ``Units``. What a verb ran into decides, whatever the work made of it."""
+    """One attempt at a unit of work, for ``Units``. What a verb ran into decides, whatever the work made of it.
+
+    ``seconds`` is how long each of its reads may take where that is not the usual time.
+    """
 
     async def once(session: AsyncClientSession) -> T:
-        tx = MongoTransaction(server, session, scope, writable=writable)
+        tx = MongoTransaction(server, session, scope, writable=writable, seconds=seconds)
         try:
             result = await work(tx, *args, **kwargs)
         except BaseException as error:
@@ -65,11 +70,20 @@ class MongoTransaction(Unit):
     unit may run again.
     """
 
-    __slots__ = ("_entered", "_server", "session", "touched", "transient")
+    __slots__ = ("_entered", "_seconds", "_server", "session", "touched", "transient")
 
-    def __init__(self, server: Server, session: AsyncClientSession | None, scope: Scope, *, writable: bool) -> None:
+    def __init__(
+        self,
+        server: Server,
+        session: AsyncClientSession | None,
+        scope: Scope,
+        *,
+        writable: bool,
+        seconds: float | None = None,
+    ) -> None:
         super().__init__(scope, writable=writable)
         self._server = server
+        self._seconds = seconds
         self.session = session
         self.touched: Hashable = None
         self.transient: BaseException | None = None
@@ -108,7 +122,8 @@ class MongoTransaction(Unit):
     async def find_many(
         self, table: Table[Row], keys: Sequence[tuple[Any, ...]], *, unique: str | None = None
     ) -> list[Row]:
-        return await lists.find_many(self, table, keys, unique)
+        async with self._patience():
+            return await lists.find_many(self, table, keys, unique)
 
     @verb(writes=True)
     async def replace(self, table: Table[Row], row: Row) -> Row:
@@ -236,7 +251,8 @@ class MongoTransaction(Unit):
         until: Any = None,
         limit: int,
     ) -> list[Row]:
-        return await lists.page(self, table, where, order=order, after=after, until=until, limit=limit)
+        async with self._patience():
+            return await lists.page(self, table, where, order=order, after=after, until=until, limit=limit)
 
     @verb(writes=False)
     async def aggregate(
@@ -247,7 +263,8 @@ class MongoTransaction(Unit):
         group_by: Sequence[str] = (),
         sums: Sequence[str] = (),
     ) -> list[dict[str, Any]]:
-        return await lists.aggregate(self, table, where, group_by=group_by, sums=sums)
+        async with self._patience():
+            return await lists.aggregate(self, table, where, group_by=group_by, sums=sums)
 
     # --- what the verbs are made of ---------------------------------------------------------------------------------
 
@@ -258,6 +275,9 @@ class MongoTransaction(Unit):
         collection = (self._server.data if table.home is Home.SPACE else self._server.directory)[name or table.name]
         self.touched = collection.name
         return layout_of(table, shared=name is not None), collection
+
+    def _patience(self) -> AbstractAsyncContextManager[None]:
+        return nullcontext() if self._seconds is None else patient(self._server.client, self._seconds)
 
     def matching(self, layout: Layout[Any], where: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """The plain values that ``where`` and the scope ask for, by column; None where they contradict each other."""
@@ -285,7 +305,8 @@ class MongoTransaction(Unit):
     async def _find(self, layout: Layout[Row], collection: Collection, wanted: Document | None) -> Row | None:
         if wanted is None:
             return None
-        found = await collection.find_one(wanted, session=self.session)
+        async with self._patience():
+            found = await collection.find_one(wanted, session=self.session)
         return None if found is None else layout.row(found)
 
     async def _insert(self, layout: Layout[Row], collection: Collection, rows: Sequence[Row]) -> None:

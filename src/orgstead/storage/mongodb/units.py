@@ -20,7 +20,7 @@ from pymongo.errors import PyMongoError
 
 from orgstead.errors import OutcomeUnknown
 from orgstead.storage.mongodb import failures
-from orgstead.storage.mongodb.client import MAJORITY, PRIMARY, SNAPSHOT, Server
+from orgstead.storage.mongodb.client import MAJORITY, PRIMARY, SNAPSHOT, Server, patient
 from orgstead.storage.mongodb.lines import Lines, Place
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ class Units:
         try:
             if seconds is None:
                 return await job()
-            with pymongo.timeout(seconds):
+            async with patient(self._server.client, seconds):
                 return await job()
         except PyMongoError as error:
             raise failures.translated(error) from error
