@@ -38,8 +38,8 @@ MODULES: Mapping[str, str] = {
         " archives arrivals audit conditions creation cursors events feed field_paths idempotency identity importing"
         " index_integrity index_keys integrity json_schemas keys members operations organizations passwords"
         " placements purging queries query_plans query_sources rates record_batches record_collections"
-        " record_definitions record_import record_import_many record_indexing record_tables records renaming reports"
-        " representations resuming sessions slugs spaces throttles tokens usage"
+        " record_definitions record_import record_import_many record_indexing record_reads record_tables records"
+        " renaming reports representations resuming sessions slugs spaces throttles tokens usage"
     ),
     SETTINGS: "config logs settings",
     APP: "app",

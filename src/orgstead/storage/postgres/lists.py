@@ -32,9 +32,7 @@ async def page(
 ) -> list[Row]:
     """``Transaction.page``."""
     sql = tx.statements(table)
-    rows = await rows_of_page(
-        tx, sql, where, order=order, after=after, until=until, limit=limit, max_weight=max_weight
-    )
+    rows = await rows_of_page(tx, sql, where, order=order, after=after, until=until, limit=limit, max_weight=max_weight)
     return [sql.codec.decode(row) for row in rows]
 
 

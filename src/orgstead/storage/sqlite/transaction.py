@@ -179,9 +179,7 @@ class SqliteTransaction(Unit):
         limit: int,
         max_weight: int | None = None,
     ) -> list[Row]:
-        return lists.page(
-            self, table, where, order=order, after=after, until=until, limit=limit, max_weight=max_weight
-        )
+        return lists.page(self, table, where, order=order, after=after, until=until, limit=limit, max_weight=max_weight)
 
     @_verb(writes=False)
     def aggregate(
