@@ -39,7 +39,8 @@ MODULES: Mapping[str, str] = {
         " index_integrity index_keys integrity json_schemas keys members operations organizations passwords"
         " placements purging queries query_plans query_sources rates record_batches record_collections"
         " record_columns record_definitions record_import record_import_many record_indexing record_parquet"
-        " record_tables records renaming reports representations resuming sessions slugs spaces throttles tokens usage"
+        " record_reads record_tables records renaming reports representations resuming sessions slugs spaces throttles"
+        " tokens usage"
     ),
     SETTINGS: "config logs settings",
     APP: "app",

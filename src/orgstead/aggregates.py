@@ -3,7 +3,7 @@
     {"where": {…}, "group_by": ["city"], "measures": {"n": {"count": true}, "total": {"sum": "price"}}}
 
 What they answer does not depend on the order in which records are read. Sums and averages are of the numbers among the
-values: those of integers are exact, those with floats rounded once, at the end. A sum of integers that is beyond 64
+values: sums of integers are exact, those with floats rounded once, at the end. A sum of integers that is beyond 64
 bits is given as the nearest float. ``min`` and ``max`` are of everything but null and missing, in the order of types
 and values; arrays and objects, which have no order among each other, are left out. Without any value a measure is null.
 """
@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any, Final
 
 import orjson
@@ -207,22 +208,27 @@ class _Sum:
             rest -= int(parts[-1])
         return parts
 
-    def summed(self) -> int | float:
-        """The sum: an integer if all were. Raises ``InvalidQuery`` beyond the greatest float."""
+    def summed(self) -> int | float | Fraction:
+        """The sum: an integer if all were, a fraction where it is beyond the greatest float."""
         if not self.floats:
             return self.total
+        parts = self.exact_parts()
         try:
-            result = math.fsum(self.exact_parts())
+            return math.fsum(parts)
+        except OverflowError:  # perhaps only on the way, which another order of the same numbers would not take
+            exact = sum(map(Fraction, parts), Fraction())
+        try:
+            return float(exact)
         except OverflowError:
-            result = math.inf
-        if not math.isfinite(result):
-            raise InvalidQuery("The sum is beyond the greatest number that there is.")
-        return result
+            return exact
 
     def result(self) -> Json:
+        """The sum. Raises ``InvalidQuery`` beyond the greatest float."""
         if not self.number:
             return None
         found = self.summed()
+        if isinstance(found, Fraction):
+            raise InvalidQuery("The sum is beyond the greatest number that there is.")
         return found if isinstance(found, float) or _INT_MIN <= found <= _INT_MAX else float(found)
 
 
@@ -230,7 +236,7 @@ class _Average(_Sum):
     __slots__ = ()
 
     def result(self) -> Json:
-        return self.summed() / self.number if self.number else None
+        return float(self.summed() / self.number) if self.number else None
 
 
 @dataclass(slots=True)

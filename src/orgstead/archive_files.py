@@ -6,6 +6,7 @@ file is read it may not become larger than the manifest says, have another sum, 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import zipfile
 import zlib
@@ -17,7 +18,7 @@ from typing import BinaryIO, Final, cast
 
 from orgstead import archives
 from orgstead.archives import FileFacts, Manifest
-from orgstead.errors import ArchiveInvalid
+from orgstead.errors import ArchiveInvalid, ArchiveUnavailable
 
 MAGIC: Final = b"PK\x03\x04"
 CHUNK: Final = 256 * 1024
@@ -28,10 +29,7 @@ FREE_BYTES: Final = 1 << 30
 MAX_RATIO: Final = 100
 """So many times its size it may unpack to beyond that; real archives stay far below."""
 
-_BROKEN = (
-    *(zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError),
-    OSError,  # an altered directory may lead to a place before the file's beginning
-)
+_BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError, OverflowError)
 """What the library says of a file that is not as it should be."""
 
 
@@ -108,19 +106,34 @@ class ArchiveWriter:
 # --- reading ----------------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _reading(otherwise: str) -> Iterator[None]:
+    """Tell a damaged archive, about which ``otherwise`` is said, from a file that the system cannot read.
+
+    Raises ``ArchiveInvalid``, ``ArchiveUnavailable``.
+    """
+    try:
+        yield
+    except (*_BROKEN, OSError) as error:
+        fault = error if isinstance(error, OSError) else error.__context__  # the library wraps what it meets at first
+        # "Invalid argument" is a place before the file's beginning, to which an altered directory may lead.
+        if isinstance(fault, OSError) and fault.errno not in (None, errno.EINVAL):
+            raise ArchiveUnavailable(f"The archive cannot be read: {fault.strerror}.") from error
+        raise ArchiveInvalid(otherwise) from None
+
+
 class ArchiveReader:
     """An archive whose directory and manifest were found good. ``digest`` is the SHA-256 of the manifest: its name.
 
-    ``large`` lifts the bound on how much it may unpack to. Raises ``ArchiveInvalid``, here and while reading.
+    ``large`` lifts the bound on how much it may unpack to. Raises ``ArchiveInvalid``, and ``ArchiveUnavailable`` where
+    the file itself cannot be read, here and while reading.
     """
 
     def __init__(self, stream: BinaryIO, *, large: bool = False) -> None:
-        size = stream.seek(0, SEEK_END)
-        stream.seek(0)
-        try:
+        with _reading("The file is no archive, or was cut short."):
+            size = stream.seek(0, SEEK_END)
+            stream.seek(0)
             self._zip = zipfile.ZipFile(stream)
-        except _BROKEN:
-            raise ArchiveInvalid("The file is no archive, or was cut short.") from None
         self._entries = self._checked_entries(size)
         content = b"".join(self._chunks(archives.MANIFEST, archives.MAX_MANIFEST))
         self.manifest = archives.manifest(content)
@@ -199,12 +212,12 @@ class ArchiveReader:
     def _chunks(self, name: str, at_most: int) -> Iterator[bytes]:
         """The bytes of a file; never more than ``at_most`` and a chunk are unpacked."""
         left = at_most
-        try:
-            with self._zip.open(self._entries[name]) as source:
-                while chunk := cast(BinaryIO, source).read(CHUNK):
-                    left -= len(chunk)
-                    if left < 0:
-                        raise ArchiveInvalid(f"{name} unpacks to more than it may.")
-                    yield chunk
-        except _BROKEN:
-            raise ArchiveInvalid(f"{name} cannot be unpacked: the archive is damaged.") from None
+        with (
+            _reading(f"{name} cannot be unpacked: the archive is damaged."),
+            self._zip.open(self._entries[name]) as source,
+        ):
+            while chunk := cast(BinaryIO, source).read(CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise ArchiveInvalid(f"{name} unpacks to more than it may.")
+                yield chunk

@@ -16,6 +16,7 @@ from orgstead.index_keys import Index, keys_of
 from orgstead.model import Collection, IndexEntry, Placement, Record
 from orgstead.record_definitions import DROPPING
 from orgstead.record_errors import InvalidRecord
+from orgstead.record_reads import KEYS, READ_BYTES, by_keys, may_go_on
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from orgstead.app import App
 
 BATCH = 500
-KEYS = 1000
 
 Position = tuple[Any, ...] | None
 
@@ -99,8 +99,10 @@ async def _indexed(tx: Transaction) -> list[Collection]:
 
 async def _records(tx: Transaction, name: str, position: Position) -> tuple[list[Record], Position]:
     """The next records of a collection, and where to go on: None at the end."""
-    records = await tx.page(tables.records, {"collection": name}, order=("id",), after=position, limit=BATCH)
-    last = records[-1] if len(records) == BATCH else None
+    records = await tx.page(
+        tables.records, {"collection": name}, order=("id",), after=position, limit=BATCH, max_weight=READ_BYTES
+    )
+    last = records[-1] if may_go_on(records, BATCH) else None
     return records, (last.id, last.org_id, last.collection) if last else None
 
 
@@ -153,8 +155,10 @@ async def _remove_excess(tx: Transaction, space: Space, name: str, position: Pos
     collection = await _held(tx, space, name)
     page = await tx.page(tables.index_entries, {"collection": name}, after=position, limit=BATCH)
     ids = dict.fromkeys((space.org_id, name, entry.id) for entry in page)
-    records = await tx.find_many(tables.records, list(ids)) if collection else []
-    expected = _expected(collection, records) if collection else {}
+    expected: dict[tuple[Any, ...], IndexEntry] = {}
+    if collection is not None:
+        async for records in by_keys(tx, ids):
+            expected |= _expected(collection, records)
     keys = {(entry.org_id, entry.collection, entry.number, entry.key): entry for entry in page}
     excess = [key for key, entry in keys.items() if expected.get(key) != entry]
     if excess:

@@ -66,7 +66,7 @@ def checked(schema: Json) -> str:
         raise _wrong((), "A schema is JSON.") from None
     if len(text) > MAX_BYTES:
         raise _wrong((), f"A schema has at most {MAX_BYTES} bytes.")
-    if schema.get("$schema", _DIALECT).rstrip("#") != _DIALECT:
+    if schema.get("$schema", _DIALECT) not in (_DIALECT, f"{_DIALECT}#"):
         raise _wrong(("$schema",), f"Schemas are of draft 2020-12: {_DIALECT}.")
     _Measured(schema).walk(schema, (), ())
     kept = text.decode()

@@ -30,6 +30,7 @@ from orgstead.model import Collection, Json, Record
 from orgstead.query_plans import Mark, Order, Plan, advice, plans_for
 from orgstead.query_sources import FIRST, Source
 from orgstead.record_errors import InvalidQuery, QueryUnindexed
+from orgstead.record_reads import weight
 from orgstead.storage.port import Space, Transaction
 
 if TYPE_CHECKING:
@@ -193,7 +194,7 @@ async def _sorted(
     order = query.order
     begin = None if after is None else order.position(after)
     best: list[tuple[str, Record]] = []
-    examined = 0
+    examined = held = 0
     source = Source(tx, collection, plan, None, FIRST)
     while batch := await source.read():
         examined += len(batch)
@@ -204,17 +205,27 @@ async def _sorted(
                 position = order.position(order.mark(record.id, record.data))
                 if begin is None or position > begin:
                     best.append((position, record))
-        if len(best) > 4 * (limit + FIRST):
-            best = heapq.nsmallest(limit + 1, best, key=_position)
-    best = heapq.nsmallest(limit + 1, best, key=_position)
-    page: list[Record] = []
+                    held += record.bytes
+        if len(best) > 4 * (limit + FIRST) or held > 2 * PAGE_BYTES:
+            best, _ = _first(best, limit)
+            held = weight(record for _, record in best)
+    best, more = _first(best, limit)
+    page = [record for _, record in best]
+    if more:
+        page.pop()
+    return Page(page, _mark(query, page[-1]) if more else None)
+
+
+def _first(best: list[tuple[str, Record]], limit: int) -> tuple[list[tuple[str, Record]], bool]:
+    """The records of a page, by their positions, and the next one if there is one, which is said."""
+    found: list[tuple[str, Record]] = []
     size = 0
-    for _, record in best:
-        if len(page) == limit or (page and size + record.bytes > PAGE_BYTES):
-            return Page(page, _mark(query, page[-1]))
-        page.append(record)
+    for position, record in heapq.nsmallest(limit + 1, best, key=_position):
+        found.append((position, record))
+        if len(found) > limit or (len(found) > 1 and size + record.bytes > PAGE_BYTES):
+            return found, True
         size += record.bytes
-    return Page(page, None)
+    return found, False
 
 
 def _position(found: tuple[str, Record]) -> str:

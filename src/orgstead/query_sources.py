@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Final
 
 from orgstead.index_keys import KeyRange
 from orgstead.model import Collection, IndexEntry, Record
 from orgstead.query_plans import Mark, Plan, ranges_after
+from orgstead.record_reads import KEYS, READ_BYTES, may_go_on, weight
 from orgstead.storage import tables
 from orgstead.storage.port import Transaction
 
 FIRST: Final = 100
 """Records that are read first where most may be read in vain."""
-
-_MOST = 1000
-_BATCH_BYTES = 4 * 1_048_576
 
 
 class Source:
@@ -26,7 +24,8 @@ class Source:
         self._collection = collection
         self._plan = plan
         self._size = wanted
-        self._ids = plan.ids
+        self._ids = list(plan.ids or ())
+        self._portion = KEYS
         self._readers: list[_Reader] = []
         if plan.index is None:
             self._ranges: Iterator[KeyRange] = (keys for keys, _ in ranges_after(plan, after))
@@ -36,18 +35,16 @@ class Source:
 
     async def read(self) -> list[Record]:
         """The next records; none at the end."""
-        if self._plan.ids is not None:
-            ids, self._ids = self._ids, ()
-            return await self._fetched(ids or ())
-        if self._plan.index is None:
+        if self._plan.index is None and self._plan.ids is None:
             return await self._by_id()
         while True:
-            entries = await (self._merged() if self._plan.merged else self._in_turn())
-            if not entries:
+            if not self._ids and self._readers:
+                entries = await (self._merged() if self._plan.merged else self._in_turn())
+                self._ids = [entry.id for entry in entries]
+                self._grow()
+            if not self._ids:
                 return []
-            batch = await self._fetched([entry.id for entry in entries])
-            self._grow(batch)
-            if batch:
+            if batch := await self._fetched():
                 return batch
 
     async def _by_id(self) -> list[Record]:
@@ -62,13 +59,14 @@ class Source:
             after=(begin, collection.org_id, collection.name),
             until=until or None,
             limit=self._size,
+            max_weight=READ_BYTES,
         )
-        if len(batch) < self._size:
-            self._range = next(self._ranges, None)
-        else:
+        if may_go_on(batch, self._size):
             last = batch[-1].id
             self._range = KeyRange(until, last) if down else KeyRange(last, until)
-        self._grow(batch)
+        else:
+            self._range = next(self._ranges, None)
+        self._grow()
         return batch
 
     async def _in_turn(self) -> list[IndexEntry]:
@@ -93,17 +91,24 @@ class Source:
             batch.append(choose(self._readers, key=_Reader.standing).waiting.pop())
         return batch
 
-    async def _fetched(self, ids: Sequence[str]) -> list[Record]:
-        """The records of these ids, in their order. There are no more than are asked for at once."""
+    async def _fetched(self) -> list[Record]:
+        """The records of the next ids, in their order: of fewer and fewer ids where they are large."""
         collection = self._collection
-        found = await self._tx.find_many(tables.records, [(collection.org_id, collection.name, one) for one in ids])
+        while True:
+            ids = self._ids[: self._portion]
+            keys = [(collection.org_id, collection.name, one) for one in ids]
+            found = await self._tx.find_many(tables.records, keys, max_weight=READ_BYTES)
+            if weight(found) < READ_BYTES or len(ids) == 1:
+                break
+            self._portion = max(1, len(ids) // 4)  # some may have been left out, and not the last ones
+        self._portion = min(KEYS, 2 * self._portion)
+        del self._ids[: len(ids)]
         by_id = {record.id: record for record in found}
         return [by_id[one] for one in ids if one in by_id]
 
-    def _grow(self, batch: Sequence[Record]) -> None:
-        """Read more the next time, but no more than a few megabytes."""
-        average = sum(record.bytes for record in batch) // max(len(batch), 1) + 1
-        self._size = max(10, min(_MOST, 4 * self._size, _BATCH_BYTES // average))
+    def _grow(self) -> None:
+        """Read more the next time."""
+        self._size = min(KEYS, 4 * self._size)
 
 
 class _Reader:

@@ -26,6 +26,7 @@ from orgstead.field_paths import pointer
 from orgstead.index_keys import Index, is_claim, keys_of
 from orgstead.model import Collection, IndexEntry, Json, Record, RecordEvent, Slot
 from orgstead.record_errors import InvalidRecord, InvalidRecordId, RecordExists, RecordTooLarge, UniqueTaken
+from orgstead.record_reads import KEYS, by_keys
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 from orgstead.usage import Limits
@@ -36,9 +37,10 @@ if TYPE_CHECKING:
 MAX_CHANGES: Final = 500
 """Changes of one batch."""
 
-KEYS: Final = 1000
-"""Keys that are asked for at once."""
+MAX_CHANGED_BYTES: Final = 32 * 1_048_576
+"""Bytes that the records which a batch changes may have together, before it changes them."""
 
+_TOO_MUCH = f"The records that a batch changes have at most {MAX_CHANGED_BYTES} bytes together; change fewer at once."
 _ID = re.compile(r"[A-Za-z0-9._~-]{1,128}")
 
 
@@ -149,6 +151,7 @@ class Batch:
         self._one_by_one = one_by_one
         self._collections: dict[str, Collection] = {}
         self._indexes: dict[str, Sequence[Index]] = {}
+        self._existing: set[tuple[str, str]] = set()
         self._there: dict[tuple[str, str], Record] = {}
         self._seen: set[tuple[str, str]] = set()
         self._new_collections: list[Collection] = []
@@ -158,7 +161,10 @@ class Batch:
     async def begun(
         cls, tx: Transaction, space: Space, changes: Iterable[Change], terms: Terms, *, one_by_one: bool = False
     ) -> Batch:
-        """Hold the space's slot and read what the changes are about. Raises ``PlacementMoved``."""
+        """Hold the space's slot and read what the changes are about.
+
+        Raises ``PlacementMoved``, and ``InvalidInput`` where records that are changed are too large together.
+        """
         batch = cls(tx, space, await placements.hold(tx, space), terms, one_by_one=one_by_one)
         org_id = space.org_id
         changes = list(changes)
@@ -171,9 +177,17 @@ class Batch:
         }
         alone = len(changes) == 1 and not one_by_one  # an import wants to know what is there, not to be refused
         ids = dict.fromkeys((org_id, c.collection, c.id) for c in changes if _is_read(c, alone=alone))
-        for keys in _portions(list(ids)):
-            for record in await tx.find_many(tables.records, keys):
-                batch._there[record.collection, record.id] = record
+        changed = {(c.collection, c.id) for c in changes if c.op is not Op.CREATE}
+        size = 0
+        async for records in by_keys(tx, ids):
+            for record in records:
+                key = (record.collection, record.id)
+                batch._existing.add(key)
+                if key in changed:
+                    batch._there[key] = record
+                    size += record.bytes
+            if size > MAX_CHANGED_BYTES and len(changed) > 1:
+                raise InvalidInput(problems=[_problem("/operations", _TOO_MUCH)])
         return batch
 
     def take(self, change: Change) -> Taken:
@@ -188,7 +202,7 @@ class Batch:
             raise InvalidInput(problems=[_problem("/id", "A batch names a record once.")])
         before = self._there.get(key)
         if change.op is Op.CREATE:
-            if before is not None:
+            if key in self._existing:
                 raise RecordExists
         elif before is None:
             raise NotFound

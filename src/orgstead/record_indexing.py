@@ -30,9 +30,9 @@ from orgstead.model import (
     Slot,
 )
 from orgstead.organizations import for_change
-from orgstead.record_batches import KEYS
 from orgstead.record_definitions import DROPPING, Definition
 from orgstead.record_errors import CollectionChanging, InvalidRecord, UniqueTaken
+from orgstead.record_reads import KEYS, READ_BYTES, may_go_on
 from orgstead.storage import tables
 from orgstead.storage.port import Space, SystemScope, Transaction
 
@@ -58,19 +58,21 @@ MAX_PROBLEMS: Final = 20
 
 
 async def is_small(tx: Transaction, collection: Collection, most: int) -> bool:
-    """Has the collection no more records than ``most``?"""
-    return len(await tx.page(tables.records, {"collection": collection.name}, limit=most + 1)) <= most
+    """Has the collection no more records than ``most``, and are they read at once?"""
+    where = {"collection": collection.name}
+    return not may_go_on(await tx.page(tables.records, where, limit=most + 1, max_weight=READ_BYTES), most + 1)
 
 
 async def check_and_build(tx: Transaction, collection: Collection, limit: int) -> tuple[str | None, list[Problem]]:
-    """Check the next ``limit`` records against the announced definition, and add their entries to its new indexes.
+    """Check up to ``limit`` more records against the announced definition, and add their entries to its new indexes.
 
     Returns the id of the last, None at the end, and what violates the definition: then nothing is added. The slot must
     be held.
     """
     after = collection.pending["after"]
     position = (after, collection.org_id, collection.name) if after else None
-    records = await tx.page(tables.records, {"collection": collection.name}, order=("id",), after=position, limit=limit)
+    where = {"collection": collection.name}
+    records = await tx.page(tables.records, where, order=("id",), after=position, limit=limit, max_weight=READ_BYTES)
     building = [index for index in record_definitions.indexes_of(collection) if not index.ready]
     schema = collection.pending["schema"] if collection.pending["schema"] != collection.schema else None
     problems: list[Problem] = []
@@ -88,7 +90,7 @@ async def check_and_build(tx: Transaction, collection: Collection, limit: int) -
     if not problems:
         missing = [entry for at, entry in entries.items() if at not in there]
         await tx.add_many(tables.index_entries, missing)
-    return (records[-1].id if len(records) == limit else None), problems[:MAX_PROBLEMS]
+    return (records[-1].id if may_go_on(records, limit) else None), problems[:MAX_PROBLEMS]
 
 
 def _named(record: Record, problems: Sequence[Problem]) -> list[Problem]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Final, Protocol
 
 import orjson
 
@@ -17,24 +17,23 @@ from orgstead.csv_cells import data_cell, neutralized
 from orgstead.kit import rfc3339
 from orgstead.model import Json, Record
 from orgstead.record_columns import ID_COLUMN, Columns, titles
+from orgstead.record_reads import READ_BYTES, may_go_on
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 
-_FIRST, _MOST, _BYTES = 100, 1000, 4 * 1_048_576
+BATCH: Final = 1000
+"""Records that are read at once where they are small."""
 
 
 async def pages(tx: Transaction, collection: str) -> AsyncIterator[list[Record]]:
     """The records of a collection of the transaction's space by id, a few megabytes at a time."""
-    size = _FIRST
-    after: tuple[str, ...] | None = None
-    while batch := await tx.page(tables.records, {"collection": collection}, order=("id",), after=after, limit=size):
+    where, after = {"collection": collection}, None
+    while batch := await tx.page(tables.records, where, order=("id",), after=after, limit=BATCH, max_weight=READ_BYTES):
         yield batch
-        if len(batch) < size:
+        if not may_go_on(batch, BATCH):
             return
         last = batch[-1]
         after = (last.id, last.org_id, last.collection)
-        average = sum(record.bytes for record in batch) // len(batch) + 1
-        size = max(10, min(_MOST, 4 * size, _BYTES // average))
 
 
 def as_line(record: Record) -> bytes:

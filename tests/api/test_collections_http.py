@@ -133,6 +133,7 @@ async def test_only_an_empty_collection_can_be_deleted(service: Service, acme: S
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
+    ({"schema": {"$schema": 5}}, "/schema/$schema"),
     ({"schema": {"type": "nothing"}}, "/schema"),
     ({"schema": {"$ref": "https://example.com/schema"}}, "/schema"),
     ({"indexes": [[]]}, "/indexes/0"),

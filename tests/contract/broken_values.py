@@ -152,6 +152,17 @@ class PagesIncludeTheirEnd(Sound):
             return [row for row, value in values if value is not None and (value >= until if down else value <= until)]
 
 
+class PagesOfAnyWeight(Sound):
+    """Promise 7: how much is read at once depends on the number of rows alone."""
+
+    class verbs(Verbs):  # noqa: N801
+        async def page(self, *args: Any, max_weight: int | None = None, **kwargs: Any) -> list[Any]:
+            return await self.tx.page(*args, **kwargs)
+
+        async def find_many(self, *args: Any, max_weight: int | None = None, **kwargs: Any) -> list[Any]:
+            return await self.tx.find_many(*args, **kwargs)
+
+
 class RemovesWhatIsThere(Sound):
     """``remove_many`` forgives what is missing."""
 

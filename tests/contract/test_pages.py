@@ -260,6 +260,65 @@ async def test_p07_a_list_of_keys_is_bounded_on_both_sides(storage: Storage, kin
             assert found == expected[:: -1 if order == "-key" else 1]
 
 
+@pytest.mark.parametrize("order", [(), ("-id",), ("created_at",), ("-updated_at", "version")], ids=",".join)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_p07_a_list_of_large_rows_ends_by_their_weight(
+    storage: Storage, kind: PlacementKind, order: tuple[str, ...]
+) -> None:
+    """Promise 7: a page ends with the row that makes it heavy enough, and the next one goes on behind it."""
+    org = org_id()
+    space = await home(storage, records, org, kind)
+    rows = [
+        sample(records, org, collection="notes", created_at=MORNING + timedelta(seconds=number % 3), bytes=weight)
+        for number, weight in enumerate([3, 90, 4, 1, 1, 200, 0, 50, 49, 1, 7, 0])
+    ]
+    await storage.run(space, add_all, records, rows)
+    expected = by(records, order, rows)
+    for limit, max_weight in ((100, 100), (3, 100), (100, 1), (100, 1000)):
+        found: list[Any] = []
+        while len(found) < len(rows):
+            page = await look(
+                storage,
+                space,
+                "page",
+                records,
+                {"collection": "notes"},
+                order=order,
+                after=mark(records, order, found[-1]) if found else None,
+                limit=limit,
+                max_weight=max_weight,
+            )
+            assert page, "it never ends before the list"
+            assert sum(row.bytes for row in page[:-1]) < max_weight
+            found += page
+            heavy = sum(row.bytes for row in page) >= max_weight
+            assert heavy or len(page) == limit or len(found) == len(rows)
+        assert found == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_p07_rows_by_their_keys_are_bounded_by_weight(storage: Storage, kind: PlacementKind) -> None:
+    """Promise 7: rows are left out only where those that were read are heavy enough."""
+    org = org_id()
+    space = await home(storage, records, org, kind)
+    rows = [sample(records, org, bytes=10) for _ in range(9)]
+    await storage.run(space, add_all, records, rows)
+    keys = [key_of(records, row) for row in rows]
+    for max_weight, count in ((1, 1), (10, 1), (11, 2), (45, 5), (90, 9), (91, 9)):
+        found = await look(storage, space, "find_many", records, [*keys, (org, "no", "no")], max_weight=max_weight)
+        assert len(found) == count
+        assert all(row in rows for row in found)
+
+
+async def test_p07_rows_without_weight_cannot_be_bounded_by_it(storage: Storage) -> None:
+    """Promise 7: that is a mistake."""
+    scope = OrgScope(org_id())
+    with pytest.raises(ValueError, match="weight"):
+        await look(storage, scope, "page", memberships, limit=1, max_weight=1)
+    with pytest.raises(ValueError, match="weight"):
+        await look(storage, scope, "find_many", memberships, [("a", "b")], max_weight=1)
+
+
 @pytest.mark.parametrize(("where", "order"), [({}, ()), ({}, ("org_id",)), ({"kind": "x"}, ("-kind", "id"))])
 async def test_p07_a_column_of_one_value_is_not_bounded(
     storage: Storage, where: dict[str, Any], order: tuple[str, ...]

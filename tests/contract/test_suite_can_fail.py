@@ -120,6 +120,12 @@ CASES: list[tuple[type[Sound], Check, dict[str, Any]]] = [
     ),
     (values.PagesIncludeTheirEnd, test_pages.test_p07_a_list_ends_where_it_is_told, {"order": ("created_at",)}),
     (values.PagesIncludeTheirEnd, test_pages.test_p07_a_list_ends_where_it_is_told, {"order": ("-error",)}),
+    (
+        values.PagesOfAnyWeight,
+        test_pages.test_p07_a_list_of_large_rows_ends_by_their_weight,
+        {"kind": POOLED, "order": ()},
+    ),
+    (values.PagesOfAnyWeight, test_pages.test_p07_rows_by_their_keys_are_bounded_by_weight, {"kind": POOLED}),
     (values.RemovesWhatIsThere, test_verbs.test_many_rows_are_removed_or_none, IN_MEMBERSHIPS),
     (values.RemovesWhatIsThere, test_scope.test_p04_remove_many_of_another_organization, IN_MEMBERSHIPS),
     # promise 9

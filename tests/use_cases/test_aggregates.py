@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from fractions import Fraction
 from typing import Any
@@ -92,6 +93,37 @@ def test_a_sum_is_rounded_once_and_in_no_order(values: list[Any], shuffled: rand
             assert total == float(exact)
         shuffled.shuffle(values)
     assert results[0] == results[1]
+
+
+HUGE = (1e308, 1e308, -1e308, -1e308, 1)
+
+
+@pytest.mark.parametrize("values", sorted(set(itertools.permutations(HUGE))), ids=str)
+def test_numbers_that_are_too_large_only_on_the_way_have_a_sum(values: tuple[Any, ...]) -> None:
+    total, mean = _Sum(), _Average()
+    for value in values:
+        total.take(value)
+        mean.take(value)
+    assert (total.result(), mean.result()) == (1.0, 0.2)
+
+
+def test_what_is_beyond_the_greatest_number_has_an_average_and_no_sum() -> None:
+    total, mean = _Sum(), _Average()
+    for _ in range(3):
+        total.take(1.5e308)
+        mean.take(1.5e308)
+    assert mean.result() == 1.5e308
+    with pytest.raises(InvalidQuery):
+        total.result()
+
+
+@pytest.mark.parametrize("indexes", [[], [["city"]]])
+async def test_an_index_changes_no_sum(app: App, indexes: Any) -> None:
+    shelf = await Shelf.made(app)
+    await shelf.define("sales", indexes=indexes)
+    await shelf.fill("sales", [{"city": city, "price": price} for city, price in zip("acbde", HUGE, strict=True)])
+    where = {"field": "city", "prefix": ""}
+    assert await asked(shelf, where=where, measures={"total": {"sum": "price"}}) == [{"total": 1.0}]
 
 
 def test_a_sum_beyond_64_bits_is_the_nearest_float() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import io
 import os
 import random
@@ -39,7 +40,7 @@ from orgstead import (
 from orgstead.app import App
 from orgstead.archive_import import Result
 from orgstead.archives import TableFormat
-from orgstead.errors import ArchiveInvalid, Conflict, StatusConflict, UnknownPlan
+from orgstead.errors import ArchiveInvalid, ArchiveUnavailable, Conflict, StatusConflict, UnknownPlan
 from orgstead.importing import NO_PASSWORD
 from orgstead.model import OperationState, OrganizationStatus, PlacementKind, Role
 from orgstead.record_batches import Change, Op
@@ -559,6 +560,34 @@ async def test_damaged_archives_change_nothing(engine: str, tmp_path: Path, seed
                     harmless += 1
             assert harmless < len(damaged) / 3
             assert await directory(app) == before
+
+
+class Failing(io.BytesIO):
+    """An archive on a disk that fails after so many reads."""
+
+    def __init__(self, content: bytes, good: int) -> None:
+        super().__init__(content)
+        self.good = good
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.good -= 1
+        if self.good < 0:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return super().read(size)
+
+
+async def test_a_disk_that_fails_is_no_damaged_archive(damaged: App) -> None:
+    shelf = await filled(damaged)
+    target = io.BytesIO()
+    await archive_export.export(damaged, shelf.placement.org_id, target)
+    content = target.getvalue()
+    whole = Failing(content, 1_000_000)
+    archive_loading.check(archive_files.ArchiveReader(whole), 1 << 20, archive_steps.ignore)
+    reads = 1_000_000 - whole.good
+    assert reads > 10, "it is read in many pieces: the directory, and each of the files"
+    for good in range(reads):
+        with pytest.raises(ArchiveUnavailable, match=os.strerror(errno.EIO)):
+            archive_loading.check(archive_files.ArchiveReader(Failing(content, good)), 1 << 20, archive_steps.ignore)
 
 
 @pytest.mark.parametrize("engine", selected())

@@ -329,9 +329,9 @@ async def test_what_cannot_be_done_is_taken_back(app: App, monkeypatch: pytest.M
 
 @pytest.mark.usefixtures("few")
 async def test_what_takes_longer_is_answered_with_its_operation(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(operations, "WAIT_SECONDS", 0)
     shelf = await Shelf.made(app)
     await shelf.fill("items", [{"n": n} for n in range(9)])
+    monkeypatch.setattr(operations, "WAIT_SECONDS", 0)
     reached, go_on = asyncio.Event(), asyncio.Event()
     tasks: list[asyncio.Task[Any]] = []
     begin = app.in_background

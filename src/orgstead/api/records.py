@@ -198,7 +198,8 @@ def _written(record: Record) -> Response:
     responses=problems(401, 403, 404, 409, 412, 423, 428, 429, *WITH_BODY),
 )
 async def batch(caller: CanWriteRecords, body: record_schemas.RecordBatch) -> Response:
-    """Make up to 500 changes in any collections of the organization, all or none.
+    """Make up to 500 changes in any collections of the organization, all or none. The records that are changed may have
+    32 MiB together.
 
     What stands in the way of one is answered as if it had been sent alone, with pointers to ``/operations/N``.
     """

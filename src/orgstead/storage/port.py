@@ -59,6 +59,7 @@ class Table(Generic[Row]):
     that holds the organization's id; None means that only a ``SystemScope`` may touch the table. ``unique`` maps our
     name of a constraint to its columns; a None among the values exempts the row. ``indexes`` serve ``page``. ``lease``
     names the columns (until, owner) of a table whose rows are claimed as work. ``large`` hints at rows beyond 1 KiB.
+    ``weight`` names the column that says how many bytes a row is, by which reading many of them can be bounded.
     The key's own constraint is called ``"<table>.key"``.
     """
 
@@ -71,6 +72,7 @@ class Table(Generic[Row]):
     indexes: tuple[tuple[str, ...], ...] = ()
     lease: tuple[str, str] | None = None
     large: bool = False
+    weight: str | None = None
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -147,11 +149,17 @@ class Transaction(Protocol):
         """The row of this key or unique constraint, or None. ``where`` must name all columns of one of them."""
 
     async def find_many(
-        self, table: Table[Row], keys: Sequence[tuple[Any, ...]], *, unique: str | None = None
+        self,
+        table: Table[Row],
+        keys: Sequence[tuple[Any, ...]],
+        *,
+        unique: str | None = None,
+        max_weight: int | None = None,
     ) -> list[Row]:
         """The rows of these keys that exist, in no promised order, in one round trip; at most 1,000 keys.
 
-        ``unique`` names the unique constraint whose values ``keys`` are; None stands for the table's key.
+        ``unique`` names the unique constraint whose values ``keys`` are; None stands for the table's key. Others may be
+        left out once those that were read weigh ``max_weight`` (``Table.weight``) or more.
         """
 
     async def replace(self, table: Table[Row], row: Row) -> Row:
@@ -219,10 +227,12 @@ class Transaction(Protocol):
         after: Sequence[Any] | None = None,
         until: Any = None,
         limit: int,
+        max_weight: int | None = None,
     ) -> list[Row]:
         """Up to ``limit`` rows equal to ``where`` in ``order``, beginning after the row of the order values ``after``.
 
-        The list ends before the first row whose value in the first column of ``order`` is ``until`` or beyond it.
+        The list ends before the first row whose value in the first column of ``order`` is ``until`` or beyond it, and
+        with the row by which its rows weigh ``max_weight`` (``Table.weight``) or more.
 
         ``order`` names columns, ``-`` first for descending; the key's columns are appended where missing (in the
         direction of the last named one), so the order is total. ``after`` holds one value for each column of that

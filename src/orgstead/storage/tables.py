@@ -77,7 +77,9 @@ cells = Table("cells", Cell, key=("name",), scope=None)
 purge_receipts = Table("purge_receipts", PurgeReceipt, key=("org_id",), scope="org_id")
 
 slots = Table("slots", Slot, key=("org_id", "epoch", "slot"), scope="org_id", home=Home.SPACE)
-records = Table("records", Record, key=("org_id", "collection", "id"), scope="org_id", home=Home.SPACE, large=True)
+records = Table(
+    "records", Record, key=("org_id", "collection", "id"), scope="org_id", home=Home.SPACE, large=True, weight="bytes"
+)
 collections = Table("collections", Collection, key=("org_id", "name"), scope="org_id", home=Home.SPACE)
 index_entries = Table(
     "index_entries",

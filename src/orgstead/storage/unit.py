@@ -125,6 +125,15 @@ def bounded_by(table: Table[Any], order: Sequence[str], pinned: Collection[str |
     return column, first.startswith("-")
 
 
+def weighed_by(table: Table[Any], max_weight: int | None) -> str | None:
+    """The column that ``max_weight`` bounds, None without a bound. Raises ``ValueError`` where rows have no weight."""
+    if max_weight is None:
+        return None
+    if table.weight is None:
+        raise ValueError(f"Rows of {table.name} have no weight.")
+    return table.weight
+
+
 def check_limit(limit: int) -> None:
     """Raise ``ValueError`` for a limit below zero."""
     if limit < 0:

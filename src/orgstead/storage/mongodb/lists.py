@@ -7,13 +7,14 @@ from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from bson import Int64
+from pymongo.asynchronous.cursor import AsyncCursor
 
 from orgstead.errors import InvalidValue
 from orgstead.storage.codec import Kind
 from orgstead.storage.mongodb.documents import Document, Layout, all_of
 from orgstead.storage.mongodb.units import Again
 from orgstead.storage.port import Table, total_order
-from orgstead.storage.unit import bounded_by, check_keys, check_limit, columns_named
+from orgstead.storage.unit import bounded_by, check_keys, check_limit, columns_named, weighed_by
 
 if TYPE_CHECKING:
     from orgstead.storage.mongodb.transaction import MongoTransaction
@@ -32,9 +33,11 @@ async def page(
     after: Sequence[Any] | None,
     until: Any,
     limit: int,
+    max_weight: int | None,
 ) -> list[Row]:
-    """``Transaction.page``: one command, whose first batch is the whole page."""
+    """``Transaction.page``: one command, whose first batch is the whole page, unless it is larger than an answer."""
     check_limit(limit)
+    weight = weighed_by(table, max_weight)
     layout, collection = tx.place(table)
     values = tx.matching(layout, where)
     names = total_order(table, order)
@@ -67,7 +70,22 @@ async def page(
     if end is not None:
         wanted.append(_before(layout, *end, until))
     found = collection.find(all_of(wanted), sort=sort or None, limit=limit, batch_size=limit, session=tx.session)
-    return [layout.row(document) for document in await found.to_list()]
+    return [layout.row(document) for document in await _documents(found, weight, max_weight)]
+
+
+async def _documents(found: AsyncCursor[Document], weight: str | None, max_weight: int | None) -> list[Document]:
+    """What the cursor finds, up to the document by which they weigh ``max_weight``; answers have 16 MiB at most."""
+    if weight is None or max_weight is None:
+        return await found.to_list()
+    documents: list[Document] = []
+    left = max_weight
+    async with found:
+        async for document in found:
+            documents.append(document)
+            left -= document[weight]
+            if left <= 0:
+                break
+    return documents
 
 
 def _is_key_order(layout: Layout[Any], values: Mapping[str, Any], free: Order) -> bool:
@@ -123,10 +141,15 @@ def _steps(layout: Layout[Any], column: str, mark: Any, *, down: bool) -> Iterat
 
 
 async def find_many(
-    tx: MongoTransaction, table: Table[Row], keys: Sequence[tuple[Any, ...]], unique: str | None
+    tx: MongoTransaction,
+    table: Table[Row],
+    keys: Sequence[tuple[Any, ...]],
+    unique: str | None,
+    max_weight: int | None,
 ) -> list[Row]:
     """``Transaction.find_many``: each row once, however often its key is named."""
     check_keys(keys)
+    weight = weighed_by(table, max_weight)
     layout, collection = tx.place(table)
     columns = columns_named(table, unique)
     wanted = [layout.plain(columns, key) for key in dict.fromkeys(keys) if None not in key]
@@ -145,7 +168,7 @@ async def find_many(
         condition = {"$or": [layout.natives(columns, key) for key in wanted]}
     scoped = [] if scope is None or scope in columns else [{layout.paths[scope]: tx.org_id}]
     found = collection.find(all_of([condition, *scoped]), batch_size=len(wanted) + 1, session=tx.session)
-    return [layout.row(document) for document in await found.to_list()]
+    return [layout.row(document) for document in await _documents(found, weight, max_weight)]
 
 
 async def claim(

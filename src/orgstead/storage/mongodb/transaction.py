@@ -120,10 +120,15 @@ class MongoTransaction(Unit):
 
     @verb(writes=False)
     async def find_many(
-        self, table: Table[Row], keys: Sequence[tuple[Any, ...]], *, unique: str | None = None
+        self,
+        table: Table[Row],
+        keys: Sequence[tuple[Any, ...]],
+        *,
+        unique: str | None = None,
+        max_weight: int | None = None,
     ) -> list[Row]:
         async with self._patience():
-            return await lists.find_many(self, table, keys, unique)
+            return await lists.find_many(self, table, keys, unique, max_weight)
 
     @verb(writes=True)
     async def replace(self, table: Table[Row], row: Row) -> Row:
@@ -250,9 +255,12 @@ class MongoTransaction(Unit):
         after: Sequence[Any] | None = None,
         until: Any = None,
         limit: int,
+        max_weight: int | None = None,
     ) -> list[Row]:
         async with self._patience():
-            return await lists.page(self, table, where, order=order, after=after, until=until, limit=limit)
+            return await lists.page(
+                self, table, where, order=order, after=after, until=until, limit=limit, max_weight=max_weight
+            )
 
     @verb(writes=False)
     async def aggregate(

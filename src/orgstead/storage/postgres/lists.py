@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orgstead.storage.codec import Kind
 from orgstead.storage.port import Table, total_order
 from orgstead.storage.postgres.statements import Statements, Values, names, quoted
-from orgstead.storage.unit import bounded_by, check_keys, check_limit, columns_named
+from orgstead.storage.unit import bounded_by, check_keys, check_limit, columns_named, weighed_by
 
 if TYPE_CHECKING:
     from orgstead.storage.postgres.transaction import PostgresTransaction
@@ -28,10 +28,11 @@ async def page(
     after: Sequence[Any] | None,
     until: Any,
     limit: int,
+    max_weight: int | None,
 ) -> list[Row]:
     """``Transaction.page``."""
     sql = tx.statements(table)
-    rows = await rows_of_page(tx, sql, where, order=order, after=after, until=until, limit=limit)
+    rows = await rows_of_page(tx, sql, where, order=order, after=after, until=until, limit=limit, max_weight=max_weight)
     return [sql.codec.decode(row) for row in rows]
 
 
@@ -44,6 +45,7 @@ async def rows_of_page(
     after: Sequence[Any] | None,
     until: Any = None,
     limit: int,
+    max_weight: int | None = None,
 ) -> list[Any]:
     """The plain values of a page's rows."""
     check_limit(limit)
@@ -57,7 +59,8 @@ async def rows_of_page(
     free = [(column, down) for column, down in full if column not in pinned]
     sorted_ = sql.order_by(free)
     if after is None:
-        return await tx.rows(f"{sql.select}{condition}{sorted_} LIMIT {values.bind(limit)}", values.all)
+        text = f"{sql.select}{condition}{sorted_} LIMIT {values.bind(limit)}"
+        return await tx.rows(_within(sql, text, sorted_, max_weight, values), values.all)
     if len(after) != len(full):
         raise ValueError(f"The order of {table.name} has {len(full)} columns, and after must have as many values.")
     marks = [
@@ -71,11 +74,26 @@ async def rows_of_page(
     parts = [f"{sql.select}{condition} AND {text}{sorted_} LIMIT {size}" for text in ranges]
     if not parts:
         return []
-    if len(parts) == 1:
-        return await tx.rows(parts[0], values.all)
-    union = " UNION ALL ".join(f"({part})" for part in parts)
-    text = f"SELECT {sql.columns} FROM ({union}) AS ranges{sorted_} LIMIT {size}"  # noqa: S608  # declared names
-    return await tx.rows(text, values.all)
+    text = parts[0]
+    if len(parts) > 1:
+        union = " UNION ALL ".join(f"({part})" for part in parts)
+        text = f"SELECT {sql.columns} FROM ({union}) AS ranges{sorted_} LIMIT {size}"  # noqa: S608  # declared names
+    return await tx.rows(_within(sql, text, sorted_, max_weight, values), values.all)
+
+
+def _within(sql: Statements[Any], text: str, sorted_: str, max_weight: int | None, values: Values) -> str:
+    """The statement, with what comes after the row by which its rows weigh ``max_weight`` left out.
+
+    Large values are kept apart from their rows and read for those only that are sent.
+    """
+    weight = weighed_by(sql.table, max_weight)
+    if weight is None:
+        return text
+    before = f"sum({quoted(weight)}) OVER ({sorted_} ROWS UNBOUNDED PRECEDING) - {quoted(weight)}"
+    return (
+        f"SELECT {sql.columns} FROM (SELECT *, {before} AS before FROM ({text}) AS rows) AS weighed"  # noqa: S608
+        f" WHERE before < {values.bind(max_weight)}::bigint{sorted_}"
+    )
 
 
 def _before(sql: Statements[Any], column: str, down: bool, value: Any, values: Values) -> str:
@@ -125,7 +143,11 @@ def _beyond(sql: Statements[Any], column: str, bound: str, *, down: bool) -> Ite
 
 
 async def find_many(
-    tx: PostgresTransaction, table: Table[Row], keys: Sequence[tuple[Any, ...]], unique: str | None
+    tx: PostgresTransaction,
+    table: Table[Row],
+    keys: Sequence[tuple[Any, ...]],
+    unique: str | None,
+    max_weight: int | None,
 ) -> list[Row]:
     """``Transaction.find_many``: each row once, however often its key is named."""
     check_keys(keys)
@@ -142,6 +164,7 @@ async def find_many(
         f"SELECT {names(table.columns)} FROM {source} AS wanted ({', '.join(parts)})"  # noqa: S608  # declared names
         f" JOIN {sql.target} ON {' AND '.join(matches)} WHERE {tx.conditions(sql, None, values)}"
     )
+    text = _within(sql, text, "", max_weight, values)
     return [sql.codec.decode(found) for found in await tx.rows(text, values.all)]
 
 

@@ -70,9 +70,14 @@ class PostgresTransaction(Unit):
 
     @verb(writes=False)
     async def find_many(
-        self, table: Table[Row], keys: Sequence[tuple[Any, ...]], *, unique: str | None = None
+        self,
+        table: Table[Row],
+        keys: Sequence[tuple[Any, ...]],
+        *,
+        unique: str | None = None,
+        max_weight: int | None = None,
     ) -> list[Row]:
-        return await lists.find_many(self, table, keys, unique)
+        return await lists.find_many(self, table, keys, unique, max_weight)
 
     @verb(writes=True)
     async def replace(self, table: Table[Row], row: Row) -> Row:
@@ -168,8 +173,11 @@ class PostgresTransaction(Unit):
         after: Sequence[Any] | None = None,
         until: Any = None,
         limit: int,
+        max_weight: int | None = None,
     ) -> list[Row]:
-        return await lists.page(self, table, where, order=order, after=after, until=until, limit=limit)
+        return await lists.page(
+            self, table, where, order=order, after=after, until=until, limit=limit, max_weight=max_weight
+        )
 
     @verb(writes=False)
     async def aggregate(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from orgstead.storage.codec import Kind
 from orgstead.storage.port import Table, total_order
 from orgstead.storage.sqlite.statements import Statements, names, quoted
-from orgstead.storage.unit import bounded_by, check_keys, check_limit, columns_named
+from orgstead.storage.unit import bounded_by, check_keys, check_limit, columns_named, weighed_by
 
 if TYPE_CHECKING:
     from orgstead.storage.sqlite.transaction import SqliteTransaction
@@ -33,6 +33,7 @@ def page(
     after: Sequence[Any] | None,
     until: Any,
     limit: int,
+    max_weight: int | None,
 ) -> list[Row]:
     """``Transaction.page``.
 
@@ -41,6 +42,7 @@ def page(
     also where columns hold None or directions are mixed, which one comparison of tuples would not.
     """
     check_limit(limit)
+    weight = weighed_by(table, max_weight)
     sql = tx.statements(table)
     conditions, values = tx.conditions(sql, where)
     full = [(sql.codec.column(column.lstrip("-")).name, column.startswith("-")) for column in total_order(table, order)]
@@ -68,7 +70,11 @@ def page(
         if wanted <= 0:
             break
         text = f"{sql.select}{' AND '.join(texts) or _EVERY_ROW}{sql.order_by(rest)} LIMIT ?"
-        found.extend(tx.rows(text, [*parameters, wanted]))
+        if weight is None or max_weight is None:
+            found.extend(tx.rows(text, [*parameters, wanted]))
+            continue
+        place = table.columns.index(weight)
+        found.extend(tx.rows_within(text, [*parameters, wanted], place, max_weight - sum(row[place] for row in found)))
     return [sql.codec.decode(row) for row in found]
 
 
@@ -106,10 +112,15 @@ def _beyond(sql: Statements[Any], column: str, value: Any, *, down: bool) -> Ite
 
 
 def find_many(
-    tx: SqliteTransaction, table: Table[Row], keys: Sequence[tuple[Any, ...]], unique: str | None
+    tx: SqliteTransaction,
+    table: Table[Row],
+    keys: Sequence[tuple[Any, ...]],
+    unique: str | None,
+    max_weight: int | None,
 ) -> list[Row]:
     """``Transaction.find_many``: each row once, however often its key is named."""
     check_keys(keys)
+    weight = weighed_by(table, max_weight)
     sql = tx.statements(table)
     columns = columns_named(table, unique)
     wanted = [key for key in dict.fromkeys(keys) if None not in key]
@@ -127,7 +138,12 @@ def find_many(
     source = f"(VALUES {', '.join([row] * len(wanted))}) AS wanted"
     text = f"SELECT {names(table.columns)} FROM {source} CROSS JOIN {sql.target}"  # noqa: S608  # declared names
     text += f" WHERE {' AND '.join([*matches, *conditions])}"
-    return [sql.codec.decode(found) for found in tx.rows(text, [*values, *bound])]
+    parameters = [*values, *bound]
+    if weight is None or max_weight is None:
+        rows = tx.rows(text, parameters)
+    else:
+        rows = tx.rows_within(text, parameters, table.columns.index(weight), max_weight)
+    return [sql.codec.decode(row) for row in rows]
 
 
 def claim(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from functools import wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -91,8 +92,15 @@ class SqliteTransaction(Unit):
         return sql.codec.decode(rows[0]) if rows else None
 
     @_verb(writes=False)
-    def find_many(self, table: Table[Row], keys: Sequence[tuple[Any, ...]], *, unique: str | None = None) -> list[Row]:
-        return lists.find_many(self, table, keys, unique)
+    def find_many(
+        self,
+        table: Table[Row],
+        keys: Sequence[tuple[Any, ...]],
+        *,
+        unique: str | None = None,
+        max_weight: int | None = None,
+    ) -> list[Row]:
+        return lists.find_many(self, table, keys, unique, max_weight)
 
     @_verb(writes=True)
     def replace(self, table: Table[Row], row: Row) -> Row:
@@ -169,8 +177,9 @@ class SqliteTransaction(Unit):
         after: Sequence[Any] | None = None,
         until: Any = None,
         limit: int,
+        max_weight: int | None = None,
     ) -> list[Row]:
-        return lists.page(self, table, where, order=order, after=after, until=until, limit=limit)
+        return lists.page(self, table, where, order=order, after=after, until=until, limit=limit, max_weight=max_weight)
 
     @_verb(writes=False)
     def aggregate(
@@ -216,6 +225,21 @@ class SqliteTransaction(Unit):
             if self.space is not None and failures.is_missing_table(error):
                 return []
             raise
+
+    def rows_within(self, text: str, values: Sequence[Any], place: int, max_weight: int) -> list[Any]:
+        """The rows of a statement up to the one by which their values at ``place`` are ``max_weight`` in all."""
+        found: list[Any] = []
+        weight = 0
+        try:
+            with closing(self._connection.execute(text, values)) as cursor:
+                while weight < max_weight and (row := cursor.fetchone()) is not None:
+                    found.append(row)
+                    weight += row[place]
+        except sqlite3.OperationalError as error:
+            if self.space is not None and failures.is_missing_table(error):
+                return []
+            raise
+        return found
 
     def count(self, text: str, values: Sequence[Any]) -> int:
         """How many rows a statement changed; none where a dedicated space is not there (any more)."""
