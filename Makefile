@@ -6,8 +6,9 @@ VENV := .venv
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 PIP_INSTALL := $(PY) -m pip install --quiet --disable-pip-version-check
-# One process a core, and no more than the servers that each of them starts leave room for.
-PYTEST := $(PY) -m pytest --numprocesses auto --maxprocesses 4 --dist worksteal
+# One process more than cores, because tests wait for disks and children; no more than their servers leave room for.
+PROCESSES ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
+PYTEST := $(PY) -m pytest --numprocesses $(PROCESSES) --maxprocesses 4 --dist worksteal
 # --universal: one lock for every supported platform and Python. Neither index nor folder of packages leaves a trace.
 COMPILE := $(PY) -m uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(UPGRADE)

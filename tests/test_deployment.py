@@ -240,7 +240,7 @@ def test_the_wheel_holds_the_package_and_needs_what_is_locked(wheel: Path) -> No
     assert "orgstead = orgstead.__main__:main" in entry
     locked = product_rules.locked((PROJECT / "requirements.lock").read_text(encoding="utf-8"))
     assert product_rules.required(metadata.get_all("Requires-Dist", [])) <= locked
-    assert set(metadata.get_all("Provides-Extra", [])) == {"postgres", "mongodb"}
+    assert set(metadata.get_all("Provides-Extra", [])) == {"postgres", "mongodb", "parquet"}
 
 
 def test_what_builds_the_wheel_is_locked_too() -> None:

@@ -116,10 +116,10 @@ def test_a_wrong_password_is_told_as_one(server: Run, urls: tuple[str, str]) -> 
     wrong = urlunsplit(parts._replace(netloc=parts.netloc.replace(":", ":canary-33", 1)))
     result = server("org", "list", "--database-url", wrong)
     assert result.code == 1
-    assert "name or password" in result.err
+    assert "role or its password" in result.err
     assert "canary" not in result.err
     ((status, detail),) = findings(server("doctor", "--json", "--database-url", wrong), "database")
-    assert (status, "name or password" in detail) == ("fail", True)
+    assert (status, "role or its password" in detail) == ("fail", True)
 
 
 def test_doctor_knows_the_server_and_asks_for_no_folder(server: Run, monkeypatch: pytest.MonkeyPatch) -> None:

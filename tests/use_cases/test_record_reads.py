@@ -97,16 +97,19 @@ async def test_large_records_are_read_a_few_at_a_time(
     shelf: Shelf, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(operations, "WAIT_SECONDS", 600)  # a new definition is in force when it is answered
+    traced = cuts_answers(request.node.callspec.params["database"])
     peaks: dict[str, int] = {}
     for name, reading in READINGS.items():
+        if not traced:
+            await reading(shelf)
+            continue
         tracemalloc.start()
         try:
             await reading(shelf)
             peaks[name] = tracemalloc.get_traced_memory()[1] // MEBIBYTE
         finally:
             tracemalloc.stop()
-    if cuts_answers(request.node.callspec.params["database"]):
-        assert {name: peak for name, peak in peaks.items() if peak >= COUNT * 3 // 4} == {}
+    assert {name: peak for name, peak in peaks.items() if peak >= COUNT * 3 // 4} == {}
 
     for order, expected in ((["-id"], ID_ORDER[::-1]), (["-n"], ID_ORDER[::-1]), (["m"], ID_ORDER[::-1])):
         found = await shelf.walk("notes", queries.parse(order=order), limit=200)
