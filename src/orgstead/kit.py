@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 Clock = Callable[[], datetime]
@@ -56,6 +57,7 @@ def _written(prefix: str, number: int) -> str:
     return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
 
 
+@lru_cache(maxsize=8192)
 def rfc3339(moment: datetime) -> str:
     """``2026-11-23T10:00:00.000Z``: how every time leaves the product."""
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"

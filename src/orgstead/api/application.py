@@ -7,7 +7,10 @@ from ipaddress import ip_network
 from typing import NamedTuple
 
 from fastapi import FastAPI
+from fastapi.middleware.asyncexitstack import AsyncExitStackMiddleware
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.routing import BaseRoute
+from starlette.types import ASGIApp
 
 from orgstead import __version__
 from orgstead.api import (
@@ -63,9 +66,19 @@ class Serving(NamedTuple):
     management: Application
 
 
+class Routes(FastAPI):
+    """The routes, without the framework's layers for what ``Outer`` does around all of them.
+
+    Those are unforeseen errors, limits of bodies, and telemetry that is off; each costs every request a coroutine.
+    """
+
+    def build_middleware_stack(self) -> ASGIApp:
+        return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers=self.exception_handlers)
+
+
 def routed() -> FastAPI:
     """The routes without an App to serve them: what documentation and tests of the routes need."""
-    api = FastAPI(
+    api = Routes(
         title="orgstead",
         version=__version__,
         docs_url=None,

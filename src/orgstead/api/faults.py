@@ -15,7 +15,6 @@ from starlette.routing import Match
 
 from orgstead.api.errors import Rendered, render
 from orgstead.errors import (
-    InternalError,
     InvalidInput,
     MalformedRequest,
     MethodNotAllowed,
@@ -85,7 +84,7 @@ def allowed_methods(api: FastAPI, path: str) -> set[str]:
 
 
 def install(api: FastAPI) -> None:
-    """Answer every failure below this application with a problem document."""
+    """Answer what can be foreseen with problem documents; anything else is the outer layer's, which logs it, too."""
 
     async def ours(request: Request, error: Exception) -> Response:
         assert isinstance(error, OrgsteadError)
@@ -102,14 +101,9 @@ def install(api: FastAPI) -> None:
             return _response(render(MethodNotAllowed(), _request_id(request), allow=allow))
         return _response(render(NotFound() if error.status_code == 404 else MalformedRequest(), _request_id(request)))
 
-    async def unforeseen(request: Request, error: Exception) -> Response:
-        # The framework raises it again once this is sent, and the outer layer logs it.
-        return _response(render(InternalError(), _request_id(request)))
-
     api.add_exception_handler(OrgsteadError, ours)
     api.add_exception_handler(RequestValidationError, invalid_request)
     api.add_exception_handler(HTTPException, from_framework)
-    api.add_exception_handler(Exception, unforeseen)
 
 
 def _request_id(request: Request) -> str:
