@@ -44,7 +44,9 @@ class Rates:
 
     def check(self, org_id: str) -> None:
         """Raise what ``spend`` would raise now, and take nothing."""
-        self._filled(org_id)
+        bucket = self._buckets.get(org_id)
+        if bucket is not None and bucket.tokens < 1:  # as of the last request: by now there may be more, never fewer
+            self._filled(org_id)
 
     def spend(self, org_id: str) -> None:
         """Take the token of one request. Raises ``RateLimited``, with the seconds until there is one."""
