@@ -245,7 +245,8 @@ async def make_spaces(app: App, batch: Sequence[Operation]) -> None:
 def _parts(spaces: Sequence[Space]) -> Iterator[Sequence[Space]]:
     """All pooled spaces together, then the dedicated ones, as many as are made at once."""
     dedicated = [space for space in spaces if space.kind is PlacementKind.DEDICATED]
-    yield [space for space in spaces if space.kind is not PlacementKind.DEDICATED]
+    if pooled := [space for space in spaces if space.kind is not PlacementKind.DEDICATED]:
+        yield pooled
     for start in range(0, len(dedicated), DEDICATED_AT_ONCE):
         yield dedicated[start : start + DEDICATED_AT_ONCE]
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from orgstead import audit, index_integrity, placements, resuming
+from orgstead import audit, index_integrity, lifecycle, placements, resuming
 from orgstead.model import (
     AuditEntry,
     Cell,
@@ -41,7 +41,7 @@ from orgstead.model import (
     SlugState,
 )
 from orgstead.storage import tables
-from orgstead.storage.port import FoundSpace, Space, SystemScope, Table, Transaction
+from orgstead.storage.port import FoundSpace, Space, SystemScope, Table, Transaction, count_rows
 
 if TYPE_CHECKING:
     from orgstead.app import App
@@ -59,9 +59,6 @@ _LAST = chr(0x10FFFF)
 
 _NO_SEQ = 2**62
 """Sorts after every entry of a chain."""
-
-_BUSY = frozenset({OrganizationStatus.PROVISIONING, OrganizationStatus.PURGING})
-"""Statuses that an operation is about to end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +100,7 @@ async def fsck(app: App, *, repair: bool = False, progress: Report = _ignore) ->
         for organization in batch:
             async for finding in _space_findings(app, organization, places.get(organization.id), repair):
                 yield finding
-        waiting += [o for o in batch if o.operation_id is not None or o.status in _BUSY]
+        waiting += [o for o in batch if o.operation_id is not None or o.status in lifecycle.BUSY]
         progress(len(batch))
         if not batch:
             break
@@ -221,8 +218,7 @@ async def _miscounted(tx: Transaction, suspects: Sequence[str], counted: Counter
 
 async def _recount_members(tx: Transaction, org_id: str) -> None:
     organization = await tx.lock(tables.organizations, org_id)
-    counted = await tx.aggregate(tables.memberships, {"org_id": org_id})
-    there = int(counted[0]["count"]) if counted else 0
+    there = await count_rows(tx, tables.memberships, {"org_id": org_id})
     await tx.adjust(tables.organizations, org_id, deltas={"members": there - organization.members})
 
 
@@ -232,7 +228,7 @@ async def _recount_members(tx: Transaction, org_id: str) -> None:
 async def _space_findings(
     app: App, organization: Organization, placement: Placement | None, repair: bool
 ) -> AsyncIterator[Finding]:
-    if organization.status in _BUSY:
+    if organization.status in lifecycle.BUSY:
         return
     if placement is None:
         yield Finding("I1", organization.id, "The organization has no placement.")
@@ -272,12 +268,12 @@ async def _usage(tx: Transaction, space: Space, at_most: int | None) -> tuple[li
 async def _drift(tx: Transaction, space: Space, slots: Sequence[Slot]) -> dict[str, int]:
     """By how much the counters say more than a recount does, by column."""
     (counted,) = await tx.aggregate(tables.records, {"org_id": space.org_id}, sums=("bytes",))
-    (collections,) = await tx.aggregate(tables.collections, {"org_id": space.org_id})
+    collections = await count_rows(tx, tables.collections, {"org_id": space.org_id})
     last = await tx.page(tables.record_events, order=("-seq",), limit=1)
     return {
         "records": sum(slot.records for slot in slots) - counted["count"],
         "bytes": sum(slot.bytes for slot in slots) - counted["bytes"],
-        "collections": sum(slot.collections for slot in slots) - collections["count"],
+        "collections": sum(slot.collections for slot in slots) - collections,
         "seq": min(0, max((slot.seq for slot in slots), default=0) - (last[0].seq if last else 0)),
     }
 
@@ -384,7 +380,7 @@ async def _waiting(app: App, seen: Organization, repair: bool) -> AsyncIterator[
         yield Finding("I9", operation.id, detail, repaired)
     elif organization.operation_id and (operation is None or operation.state is not OperationState.RUNNING):
         yield Finding("I9", organization.id, "The organization waits for an operation that has ended.")
-    elif organization.operation_id is None and organization.status in _BUSY:
+    elif organization.operation_id is None and organization.status in lifecycle.BUSY:
         yield Finding("I9", organization.id, f"The organization is {organization.status}, but no operation is at work.")
 
 
@@ -417,8 +413,7 @@ async def _cells(tx: Transaction) -> list[Cell]:
 
 async def _dedicated(tx: Transaction, cell: str) -> int:
     where = {"cell": cell, "kind": PlacementKind.DEDICATED}
-    counted = await tx.aggregate(tables.placements, where)
-    return int(counted[0]["count"]) if counted else 0
+    return await count_rows(tx, tables.placements, where)
 
 
 async def _recount(tx: Transaction, cell: str) -> None:

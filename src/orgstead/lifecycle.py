@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from orgstead.errors import StatusConflict
 from orgstead.model import Organization, OrganizationStatus
@@ -24,6 +24,9 @@ FOLLOWS: Mapping[OrganizationStatus, frozenset[OrganizationStatus]] = {
     PURGING: frozenset(),
 }
 """status -> the statuses that may come next. A purged organization has no row and so no status."""
+
+BUSY: Final = frozenset({PROVISIONING, PURGING})
+"""Statuses that an operation is about to end: until then the organization is that operation's, and nobody else's."""
 
 
 def may_follow(status: OrganizationStatus, then: OrganizationStatus) -> bool:

@@ -10,19 +10,16 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from orgstead import audit, events, usage
+from orgstead import audit, events, lifecycle, usage
 from orgstead.audit import Actor
 from orgstead.errors import AlreadyMember, LastOwner, StatusConflict
-from orgstead.model import Membership, OrganizationStatus, Role
+from orgstead.model import Membership, Role
 from orgstead.storage import tables
 from orgstead.storage.port import Transaction
 from orgstead.usage import Limits
 
 if TYPE_CHECKING:
     from orgstead.settings import Settings
-
-_BUSY = frozenset({OrganizationStatus.PROVISIONING, OrganizationStatus.PURGING})
-"""While it is made or purged, whoever does that has its members to himself."""
 
 
 async def add(
@@ -33,7 +30,7 @@ async def add(
     Raises ``AlreadyMember``, ``NotFound``, ``StatusConflict`` while it is made or purged, ``QuotaExceeded``.
     """
     organization = await tx.lock(tables.organizations, org_id)
-    if organization.status in _BUSY:
+    if organization.status in lifecycle.BUSY:
         raise StatusConflict(f"The organization is {organization.status}.")
     if await tx.find(tables.memberships, org_id=org_id, user_id=user_id):
         raise AlreadyMember

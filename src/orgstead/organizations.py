@@ -109,10 +109,8 @@ async def of_user(
     )
     more = len(memberships) > limit
     found = await tx.find_many(tables.organizations, [(m.org_id,) for m in memberships[:limit]])
-    hidden = {OrganizationStatus.PROVISIONING, OrganizationStatus.PURGING}
-    shown = await located(
-        tx, sorted((o for o in found if o.status not in hidden), key=lambda o: o.id, reverse=newest_first)
-    )
+    there = (o for o in found if o.status not in lifecycle.BUSY)
+    shown = await located(tx, sorted(there, key=lambda o: o.id, reverse=newest_first))
     return shown, memberships[limit - 1].org_id if more else None
 
 

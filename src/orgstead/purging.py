@@ -21,7 +21,7 @@ from orgstead.failpoints import failpoint
 from orgstead.model import Json, Operation, Organization, OrganizationStatus, PurgeReceipt, Role
 from orgstead.organizations import for_change
 from orgstead.storage import tables
-from orgstead.storage.port import SystemScope, Table, Transaction
+from orgstead.storage.port import SystemScope, Table, Transaction, count_rows
 
 if TYPE_CHECKING:
     from orgstead.app import App
@@ -105,25 +105,21 @@ async def close_and_count(app: App, operation: Operation) -> Mapping[str, Json]:
     cell, space = app.cell(placement.cell), placements.space_of(placement)
     await cell.close_space(space)
     removed = await cell.scan(space, _count_space, operation.org_id)
-    return {"removed": {**removed, **await app.storage.scan(SCOPE, _count_rows, operation.org_id)}}
+    return {"removed": {**removed, **await app.storage.scan(SCOPE, _count_directory, operation.org_id)}}
 
 
 async def _count_space(tx: Transaction, org_id: str) -> dict[str, int]:
-    return {table.name: await _count(tx, table, {"org_id": org_id}) for table in tables.SPACE}
+    return {table.name: await count_rows(tx, table, {"org_id": org_id}) for table in tables.SPACE}
 
 
-async def _count_rows(tx: Transaction, org_id: str) -> dict[str, int]:
+async def _count_directory(tx: Transaction, org_id: str) -> dict[str, int]:
     counts: dict[str, int] = {}
     for table, column in _ROWS:
-        counts[table.name] = counts.get(table.name, 0) + await _count(tx, table, {column: org_id})
+        counts[table.name] = counts.get(table.name, 0) + await count_rows(tx, table, {column: org_id})
     both = {"org_id": org_id, "subject": org_id}
-    counts[tables.idempotent_responses.name] -= await _count(tx, tables.idempotent_responses, both)
+    counts[tables.idempotent_responses.name] -= await count_rows(tx, tables.idempotent_responses, both)
     counts[tables.operations.name] -= 1  # the purge itself is kept for a while, for those who ask how it went
     return counts
-
-
-async def _count(tx: Transaction, table: Table[Any], where: Mapping[str, Json]) -> int:
-    return int((await tx.aggregate(table, where))[0]["count"])
 
 
 async def drop_space(app: App, operation: Operation) -> Mapping[str, Json]:

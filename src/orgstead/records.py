@@ -11,11 +11,13 @@ from collections.abc import Sequence
 from orgstead import usage
 from orgstead.errors import AlreadyExists, InvalidInput, NotFound, OrgsteadError, Problem
 from orgstead.model import Json, Record
+from orgstead.queries import PAGE_BYTES
 from orgstead.record_batches import MAX_CHANGES, Batch, Change, Op, Terms, is_id
 from orgstead.record_definitions import is_name
-from orgstead.record_errors import QuotaExceeded, RecordExists, UniqueTaken
+from orgstead.record_errors import QueryTooLarge, QuotaExceeded, RecordExists, UniqueTaken
+from orgstead.record_reads import by_keys, weight
 from orgstead.storage import tables
-from orgstead.storage.port import Space, Transaction
+from orgstead.storage.port import Space, Transaction, count_rows
 
 
 async def get(tx: Transaction, space: Space, collection: str, id: str) -> Record:
@@ -26,15 +28,21 @@ async def get(tx: Transaction, space: Space, collection: str, id: str) -> Record
 
 
 async def get_many(tx: Transaction, space: Space, collection: str, ids: Sequence[str]) -> list[Record]:
-    """The records of these ids that exist, each once, in the order of ``ids``; at most 1,000.
+    """The records of these ids that exist, each once, in the order of ``ids``.
 
-    Raises ``NotFound`` where the space is not there (any more).
+    Raises ``QueryTooLarge`` where they are more than an answer may have, ``NotFound`` where the space is not there (any
+    more).
     """
     wanted = dict.fromkeys(one for one in ids if is_id(one)) if is_name(collection) else {}
-    found = await tx.find_many(tables.records, [(space.org_id, collection, one) for one in wanted])
-    if not found:
+    by_id: dict[str, Record] = {}
+    size = 0
+    async for found in by_keys(tx, [(space.org_id, collection, one) for one in wanted]):
+        size += weight(found)
+        if size > PAGE_BYTES:
+            raise QueryTooLarge(f"These records are larger than the {PAGE_BYTES} bytes of one answer; ask for fewer.")
+        by_id.update({record.id: record for record in found})
+    if not by_id:
         await usage.read(tx, space)
-    by_id = {record.id: record for record in found}
     return [by_id[one] for one in wanted if one in by_id]
 
 
@@ -138,8 +146,7 @@ async def count(tx: Transaction, space: Space, collection: str) -> int:
     """How many records the collection has. Raises ``NotFound`` where there is no such collection."""
     if not is_name(collection):
         raise NotFound
-    counted = await tx.aggregate(tables.records, {"collection": collection})
-    number = int(counted[0]["count"])
+    number = await count_rows(tx, tables.records, {"collection": collection})
     if not number and await tx.find(tables.collections, org_id=space.org_id, name=collection) is None:
         raise NotFound
     return number

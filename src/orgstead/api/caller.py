@@ -247,7 +247,13 @@ def bearer_token(request: Request) -> str:
     values = values_of(request, b"authorization")
     if not values:
         raise Unauthenticated
-    scheme, _, token = values[0].partition(b" ")
-    if len(values) > 1 or scheme.lower() != b"bearer" or not token:
+    token = token_in(values[0])
+    if len(values) > 1 or not token:
         raise InvalidToken
-    return token.decode("latin-1")
+    return token
+
+
+def token_in(field: bytes) -> str:
+    """The bearer token of an Authorization header's value, whatever it is; empty for any other scheme."""
+    scheme, _, token = field.partition(b" ")
+    return token.decode("latin-1") if scheme.lower() == b"bearer" else ""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from orgstead.api.caller import token_in
 from orgstead.app import App
 
 GUARDED = "/v1/organizations/"
@@ -25,6 +26,5 @@ class RateLimits:
         """Raise ``RateLimited`` where the token is known and its organization has used up its rate."""
         if not path.startswith(GUARDED):
             return
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
-        if scheme.lower() == b"bearer" and (claims := self._app.tokens.known(token.decode("latin-1"))):
+        if claims := self._app.tokens.known(token_in(headers.get(b"authorization", b""))):
             self._app.rates.check(claims.org_id)

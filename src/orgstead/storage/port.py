@@ -252,6 +252,12 @@ class Transaction(Protocol):
         """``count`` and the sums of integer columns, for each group: ``{"plan": "free", "count": 3, "bytes": 9}``."""
 
 
+async def count_rows(tx: Transaction, table: Table[Any], where: Mapping[str, Any] | None = None) -> int:
+    """How many rows there are: ``aggregate`` without groups, which always gives one."""
+    (counted,) = await tx.aggregate(table, where)
+    return int(counted["count"])
+
+
 def total_order(table: Table[Any], order: Sequence[str]) -> tuple[str, ...]:
     """``order`` with the missing key columns appended: what ``page`` sorts by and ``after`` must match."""
     named = {column.lstrip("-") for column in order}

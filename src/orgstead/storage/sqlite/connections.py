@@ -6,8 +6,6 @@ import errno
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
@@ -157,15 +155,23 @@ def _unusable(detail: str, step: str) -> ConfigurationError:
     return ConfigurationError(detail, next=step)
 
 
-@contextmanager
-def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
-    """Let everything that is read inside the block be of one moment."""
-    connection.execute("BEGIN")
-    try:
-        yield
-    finally:
-        if connection.in_transaction:
-            connection.execute("COMMIT")
+class snapshot:  # noqa: N801  # used like a function
+    """Let everything that is read inside the block be of one moment.
+
+    A class, because a generator would take as long as the point read that is most often inside.
+    """
+
+    __slots__ = ("_connection",)
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN")
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("COMMIT")
 
 
 class Readers:

@@ -231,9 +231,5 @@ def _snapshot(
     """Run work that only reads on one consistent snapshot."""
     if connection.in_transaction:
         raise ForeignAwait  # work called its own storage again
-    connection.execute("BEGIN")  # as `connections.snapshot` does, which takes as long as the read itself
-    try:
+    with connections.snapshot(connection):
         return drive(SqliteTransaction(connection, scope, writable=False), work, args, kwargs)
-    finally:
-        if connection.in_transaction:
-            connection.execute("COMMIT")
