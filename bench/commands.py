@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import select
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from time import perf_counter
 
 from bench.engines import variables_of
 from bench.processes import CORES, children_cpu_seconds, peak_mb, spawned
+from bench.results import Result, Target
 
 _LOOK = 0.02
 
@@ -21,6 +24,13 @@ class Ran:
     seconds: float
     cpu_seconds: float
     peak_mb: float
+
+
+def rate(what: str, count: int, runs: Sequence[Ran], target: Target | None) -> Result:
+    """How many of ``count`` things a command does in a second, by the median of its runs."""
+    seconds = median(run.seconds for run in runs)
+    figures = {"seconds": seconds, "CPU seconds": median(run.cpu_seconds for run in runs)}
+    return Result(what, count / seconds, "/s", target, figures)
 
 
 def orgstead(place: Path, *arguments: str) -> Ran:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -55,11 +55,16 @@ def filled(options: Options, organizations: int) -> Path:
 
     One whose making was interrupted is filled further: an import that is run again goes on.
     """
-    place = options.kept / f"{organizations}-organizations"
+    return kept(options, f"{organizations}-organizations", lambda place: fill(place, organizations))
+
+
+def kept(options: Options, name: str, fill: Callable[[Path], None]) -> Path:
+    """The place of this name, which stays for later runs; ``fill`` is called until it has once come to its end."""
+    place = options.kept / name
     make(place, options.databases)
     done = place / "filled"
     if not done.exists():
-        fill(place, organizations)
+        fill(place)
         done.touch()
     return place
 

@@ -9,7 +9,6 @@ from random import Random
 from typing import Any
 
 from bench import places
-from bench.engines import make
 from bench.load import request
 from bench.options import Options
 from bench.places import Member, external_id, settings_in
@@ -68,14 +67,12 @@ def filled(options: Options, records: int) -> Path:
 
     One whose making was interrupted is filled further: an import that is run again goes on.
     """
-    place = options.kept / f"{records}-records"
-    make(place, options.databases)
-    done = place / "filled"
-    if not done.exists():
+
+    def fill(place: Path) -> None:
         places.fill(place, 1, plan="pro")
         asyncio.run(_fill(place, [external_id(1)], records))
-        done.touch()
-    return place
+
+    return places.kept(options, f"{records}-records", fill)
 
 
 def path_of(owner: Member) -> str:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from statistics import median
 
 from bench import places
-from bench.commands import orgstead
+from bench.commands import orgstead, rate
 from bench.options import Options
 from bench.places import external_id
 from bench.record_places import COLLECTION, rows
@@ -28,16 +27,8 @@ def run(options: Options) -> list[Result]:
         places.fill(place, 1, plan="pro")
         what = ("--collection", COLLECTION, "--org", external_id(1), "--id-column", "assignment")
         runs.append(orgstead(place, "record", "import", str(file), *what))
-    seconds = median(run.seconds for run in runs)
-    return [
-        Result(
-            f"import of {count:,} records into one organization, records/s",
-            count / seconds,
-            "/s",
-            options.engine.targets["bulk_records"],
-            {"seconds": seconds, "CPU seconds": median(run.cpu_seconds for run in runs)},
-        )
-    ]
+    target = options.engine.targets["bulk_records"]
+    return [rate(f"import of {count:,} records into one organization, records/s", count, runs, target)]
 
 
 def _write(file: Path, count: int, seed: int) -> None:

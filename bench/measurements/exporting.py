@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.commands import orgstead
+from bench.commands import orgstead, rate
 from bench.measurements.pages import LARGE, LARGE_QUICK
 from bench.options import Options
 from bench.places import external_id
@@ -19,8 +19,7 @@ def run(options: Options) -> list[Result]:
     place = filled(options, records)
     orgstead(place, "db", "upgrade")
     ran = orgstead(place, "org", "export", external_id(1), str(options.folder / "export.zip"), "--force")
-    figures = {"seconds": ran.seconds, "CPU seconds": ran.cpu_seconds}
     return [
         Result(f"memory of an export of {records:,} records, at its peak", ran.peak_mb, "MB", Target(200)),
-        Result(f"export of {records:,} records, records/s", records / ran.seconds, "/s", None, figures),
+        rate(f"export of {records:,} records, records/s", records, [ran], None),
     ]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import median
-
-from bench.commands import orgstead
+from bench.commands import orgstead, rate
 from bench.options import Options
 from bench.places import fresh
 from bench.results import Result
@@ -24,13 +22,5 @@ def run(options: Options) -> list[Result]:
         place = fresh(options, "importing")
         orgstead(place, "db", "upgrade")
         runs.append(orgstead(place, "org", "import", str(file.resolve())))
-    seconds = median(run.seconds for run in runs)
-    return [
-        Result(
-            f"import of {organizations:,} real names, organizations/s",
-            organizations / seconds,
-            "/s",
-            options.engine.targets["importing"],
-            {"seconds": seconds, "CPU seconds": median(run.cpu_seconds for run in runs)},
-        )
-    ]
+    target = options.engine.targets["importing"]
+    return [rate(f"import of {organizations:,} real names, organizations/s", organizations, runs, target)]
