@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from uvicorn.server import ServerState
 
 from orgstead.api.answering import Cycle
 from orgstead.api.http_protocol import LimitedProtocol
-from orgstead.api.limits import Receive, Scope, Send
+from orgstead.api.limits import Application, Receive, Scope, Send
 
 pytestmark = pytest.mark.anyio
 
@@ -27,10 +28,12 @@ class Transport(asyncio.Transport):
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 1), "sockname": ("127.0.0.1", 2)})
         self.written = b""
+        self.writes = 0
         self.closed = False
 
     def write(self, data: Any) -> None:
         self.written += data
+        self.writes += 1
 
     def close(self) -> None:
         self.closed = True
@@ -43,14 +46,25 @@ class Transport(asyncio.Transport):
 
 
 async def answered(
-    protocol: type[HttpToolsProtocol], status: int, headers: list[tuple[bytes, bytes]], request: bytes = GET
-) -> tuple[bytes, bool]:
-    """What is written for a request whose answer is ``ok`` with these headers, and whether the connection ends."""
+    protocol: type[HttpToolsProtocol],
+    status: int,
+    headers: list[tuple[bytes, bytes]],
+    request: bytes = GET,
+    body: Sequence[bytes] | None = None,
+) -> Transport:
+    """What becomes of a connection after a request, whose answer has these headers and ``ok`` or ``body`` in parts."""
+    parts = body or [b"ok" if status == 200 else b""]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"ok" if status == 200 else b""})
+        for number, part in enumerate(parts, start=1):
+            await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
 
+    return await written_by(app, protocol, request)
+
+
+async def written_by(app: Application, protocol: type[HttpToolsProtocol], request: bytes) -> Transport:
+    """What becomes of a connection that ``app`` has answered the request of."""
     state = ServerState()
     state.default_headers = [(b"date", b"Mon, 23 Nov 2026 20:00:00 GMT")]
     config = Config(app, ws="none", lifespan="off", log_config=None, access_log=False)
@@ -61,7 +75,7 @@ async def answered(
     await asyncio.wait(state.tasks)
     connection.connection_lost(None)
     assert isinstance(connection.cycle, Cycle) is (protocol is LimitedProtocol)
-    return transport.written, transport.closed
+    return transport
 
 
 @pytest.mark.parametrize(
@@ -82,7 +96,43 @@ async def test_an_answer_is_written_as_uvicorn_would_write_it(
     status: int, headers: list[tuple[bytes, bytes]], request_: bytes
 ) -> None:
     expected = await answered(HttpToolsProtocol, status, headers, request_)
-    assert await answered(LimitedProtocol, status, headers, request_) == expected
+    found = await answered(LimitedProtocol, status, headers, request_)
+    assert (found.written, found.closed) == (expected.written, expected.closed)
+
+
+async def test_head_and_body_are_written_at_once() -> None:
+    assert (await answered(LimitedProtocol, 200, [*HEADERS, LENGTH])).writes == 1
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        pytest.param([b"o", b"k"], id="in parts"),
+        pytest.param([b"", b"ok"], id="an empty part first"),
+        pytest.param([b"ok", b""], id="an empty part last"),
+        pytest.param([b"o"], id="too short"),
+        pytest.param([b"o", b""], id="too short in parts"),
+        pytest.param([b"okay"], id="too long"),
+        pytest.param([b"ok", b"ay"], id="too long in parts"),
+        pytest.param([b"k" * 100_000], id="a large one"),
+    ],
+)
+async def test_a_body_in_any_shape_is_written_as_uvicorn_would_write_it(parts: list[bytes]) -> None:
+    length = (b"content-length", b"%d" % len(parts[0])) if len(parts[0]) > 4 else LENGTH
+    expected = await answered(HttpToolsProtocol, 200, [*HEADERS, length], body=parts)
+    found = await answered(LimitedProtocol, 200, [*HEADERS, length], body=parts)
+    assert (found.written, found.closed) == (expected.written, expected.closed)
+
+
+async def test_an_answer_whose_body_never_comes_is_none() -> None:
+    """Its head would tell the client that all went well."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+        raise RuntimeError
+
+    found = await written_by(app, LimitedProtocol, GET)
+    assert (found.written, found.closed) == (b"", True)
 
 
 @pytest.mark.parametrize(
@@ -100,8 +150,8 @@ async def test_an_answer_is_written_as_uvicorn_would_write_it(
 )
 async def test_what_is_no_header_is_never_written_not_even_the_second_time(header: tuple[bytes, bytes]) -> None:
     for _ in range(2):
-        written, closed = await answered(LimitedProtocol, 200, [header, LENGTH])
-        assert written.startswith(b"HTTP/1.1 500 ")
-        assert b"set-cookie" not in written
-        assert b"x-note" not in written.lower()
-        assert closed
+        found = await answered(LimitedProtocol, 200, [header, LENGTH])
+        assert found.written.startswith(b"HTTP/1.1 500 ")
+        assert b"set-cookie" not in found.written
+        assert b"x-note" not in found.written.lower()
+        assert found.closed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from ipaddress import ip_network
 from typing import NamedTuple
 
@@ -29,9 +30,10 @@ from orgstead.api import (
     usage,
 )
 from orgstead.api.access_log import AccessLog
+from orgstead.api.direct_routes import DirectRoutes
 from orgstead.api.errors import render
 from orgstead.api.heads import Heads
-from orgstead.api.limits import Application, BodyOptions
+from orgstead.api.limits import Application, BodyOptions, Receive, Scope, Send
 from orgstead.api.metrics import RequestMetrics
 from orgstead.api.openapi import document
 from orgstead.api.outer import Outer, OuterOptions
@@ -70,7 +72,21 @@ class Routes(FastAPI):
     """The routes, without the framework's layers for what ``Outer`` does around all of them.
 
     Those are unforeseen errors, limits of bodies, and telemetry that is off; each costs every request a coroutine.
+    Direct routes are called without any layer, and what they raise is for ``Outer`` to answer.
     """
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI 3."""
+        route = self._direct.find(scope) if scope["type"] == "http" else None
+        if route is None:
+            await super().__call__(scope, receive, send)
+        else:
+            scope["app"], scope["route"], scope["endpoint"] = self, route, route.endpoint
+            await route.app(scope, receive, send)
+
+    @cached_property
+    def _direct(self) -> DirectRoutes:
+        return DirectRoutes(self.router.routes)
 
     def build_middleware_stack(self) -> ASGIApp:
         return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers=self.exception_handlers)

@@ -33,17 +33,22 @@ class _Body(NamedTuple):
 
 
 class GuardedRoute(APIRoute):
-    """An ``APIRoute`` whose endpoint is called directly where a guard, the request and one body are all it takes."""
+    """An ``APIRoute`` whose endpoint is called directly where a guard, the request and one body are all it takes.
+
+    ``is_direct`` says so: then ``app`` needs nothing of the framework's layers, and raises what they would answer.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.is_direct = False
         guard, body = _only_guard(self.dependant), _only_body(self.dependant)
         if guard is not None and guard.call is not None and guard.name is not None:
             if not _takes(self.dependant):
-                self.app = _direct(guard.call, self.endpoint, guard.name)
+                self.app, self.is_direct = _direct(guard.call, self.endpoint, guard.name), True
             elif body is not None and _takes(self.dependant) <= {"body_params", "request"}:
                 request = self.dependant.request_param_name
                 self.app = _direct_with_body(guard.call, self.endpoint, guard.name, body, request)
+                self.is_direct = True
 
 
 def _only_guard(dependant: Dependant) -> Dependant | None:
