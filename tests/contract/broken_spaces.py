@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import replace
 from typing import Any
 
-from orgstead.errors import SpaceMismatch
+from orgstead.errors import SpaceMismatch, StorageError
 from orgstead.model import Access, SlotState
 from orgstead.storage.port import Digest, Scope, Space, Storage, Table, Transaction
 from orgstead.storage.tables import slots
@@ -121,6 +121,60 @@ class CachedAccess(Sound):
         if key not in self._cache:
             self._cache[key] = await self.storage.access(*key)
         return self._cache[key]
+
+
+class MixedUpAccess(Sound):
+    """``access`` gives those who ask at the same moment each other's answer."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self._asking: list[tuple[str, ...]] = []
+
+    async def access(self, *key: str) -> Access:
+        self._asking.append(key)
+        await asyncio.sleep(0)
+        return await self.storage.access(*self._asking.pop())
+
+
+class JoinedAccess(Sound):
+    """``access`` lets those who come late have the answer that is on its way."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self._under_way: dict[tuple[str, ...], asyncio.Task[Access]] = {}
+
+    async def access(self, *key: str) -> Access:
+        task = self._under_way.get(key)
+        if task is None:
+            task = self._under_way[key] = asyncio.create_task(self._ask(*key))
+        return await asyncio.shield(task)
+
+    async def _ask(self, *key: str) -> Access:
+        found = await self.storage.access(*key)
+        for _ in range(10):
+            await asyncio.sleep(0)
+        del self._under_way[key]
+        return found
+
+
+class SharedAccess(Sound):
+    """``access`` fails for everybody when one who asks leaves."""
+
+    def __init__(self, storage: Storage) -> None:
+        super().__init__(storage)
+        self._spoilt = False
+
+    async def access(self, *key: str) -> Access:
+        try:
+            await asyncio.sleep(0)
+            found = await self.storage.access(*key)
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self._spoilt = True
+            raise
+        if self._spoilt:
+            raise StorageError
+        return found
 
 
 class AccessInParts(Sound):

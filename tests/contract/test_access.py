@@ -100,6 +100,61 @@ async def test_access_sees_the_latest_commit(storage: Storage) -> None:
     assert (await storage.access(*caller.key)).membership == caller.membership
 
 
+async def test_access_of_many_at_once(storage: Storage) -> None:
+    """Whoever asks at the same moment as others gets what is theirs, also where it is nothing."""
+    callers = [Caller() for _ in range(20)]
+    for caller in callers[:-2]:
+        await storage.run(SYSTEM, caller.enter)
+    strange = {("", "", ""), ("é", "İ", "\U0001f600"), ("none",) * 3, ("NULL", "{}", '","')}
+    wanted = {caller.key: caller.access for caller in callers[:-2]}
+    wanted |= dict.fromkeys(strange | {caller.key for caller in callers[-2:]}, Access(None, None, None, None, None))
+    first, second = callers[:2]
+    wanted[first.key[0], second.key[1], first.key[2]] = Access(
+        first.organization, first.placement, None, first.session, second.user.epoch
+    )
+    asked = [*wanted, *wanted, *reversed(wanted)]
+    found = await asyncio.gather(*(storage.access(*key) for key in asked))
+    assert found == [wanted[key] for key in asked]
+
+
+async def test_access_of_many_at_once_while_some_leave(storage: Storage) -> None:
+    """Who does not wait for the answer takes nobody else's with them."""
+    callers = [Caller() for _ in range(20)]
+    for caller in callers:
+        await storage.run(SYSTEM, caller.enter)
+    asking = [asyncio.create_task(storage.access(*caller.key)) for caller in callers]
+    await asyncio.sleep(0)
+    for task in asking[::3]:
+        task.cancel()
+    found = await asyncio.gather(*asking, return_exceptions=True)
+    for caller, task, answer in zip(callers, asking, found, strict=True):
+        assert task.cancelled() or answer == caller.access
+    assert await storage.access(*callers[0].key) == callers[0].access
+
+
+async def test_access_sees_what_was_committed_before_it_was_asked(storage: Storage) -> None:
+    """Also when others are asking all the time, whose answer may be older."""
+    caller = Caller()
+    await storage.run(SYSTEM, caller.enter)
+    stop = asyncio.Event()
+
+    async def keep_asking() -> None:
+        while not stop.is_set():
+            await storage.access(*caller.key)
+            await asyncio.sleep(0)
+
+    others = [asyncio.create_task(keep_asking()) for _ in range(8)]
+    try:
+        organization = caller.organization
+        for _ in range(30):
+            organization = await do(storage, SYSTEM, "replace", organizations, organization)
+            seen = await storage.access(*caller.key)
+            assert seen.organization == organization
+    finally:
+        stop.set()
+        await asyncio.gather(*others)
+
+
 async def test_access_is_one_snapshot(storage: Storage) -> None:
     """One round trip is one moment: parts that are written together are read together."""
     caller = Caller()

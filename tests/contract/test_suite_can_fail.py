@@ -154,6 +154,9 @@ CASES: list[tuple[type[Sound], Check, dict[str, Any]]] = [
     (spaces.DigestKnowsThePlacement, test_digests.test_p10_equal_rows_in_both_kinds_of_space, {}),
     (spaces.CachedAccess, test_access.test_access_sees_the_latest_commit, {}),
     (spaces.CachedAccess, test_access.test_access_without_one_part, {"part": "session"}),
+    (spaces.MixedUpAccess, test_access.test_access_of_many_at_once, {}),
+    (spaces.SharedAccess, test_access.test_access_of_many_at_once_while_some_leave, {}),
+    (spaces.JoinedAccess, test_access.test_access_sees_what_was_committed_before_it_was_asked, {}),
     (spaces.AccessInParts, test_access.test_access_is_one_snapshot, {}),
 ]
 

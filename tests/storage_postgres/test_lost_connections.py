@@ -8,7 +8,8 @@ import pytest
 
 from orgstead.errors import OutcomeUnknown
 from orgstead.storage import tables
-from orgstead.storage.port import OrgScope, Storage, Transaction
+from orgstead.storage.port import OrgScope, Transaction
+from orgstead.storage.postgres.engine import PostgresStorage
 from tests.engines import new_database, selected
 from tests.rows import org_id, sample
 from tests.storage_postgres.interruption import Interruption, Moment, count_questions
@@ -23,10 +24,11 @@ MOST = 20
 
 
 @pytest.fixture(scope="module")
-async def storage(anyio_backend: str) -> AsyncIterator[Storage]:
+async def storage(anyio_backend: str) -> AsyncIterator[PostgresStorage]:
     with pytest.MonkeyPatch.context() as patch:
         count_questions(patch)
         async with new_database("postgres") as database, database.opened() as opened:
+            assert isinstance(opened, PostgresStorage)
             yield opened
 
 
@@ -35,7 +37,7 @@ async def ids(tx: Transaction) -> list[str]:
 
 
 @pytest.mark.parametrize("moment", Moment, ids=lambda moment: moment.name.lower())
-async def test_a_connection_lost_at_any_question_of_a_unit(storage: Storage, moment: Moment) -> None:
+async def test_a_connection_lost_at_any_question_of_a_unit(storage: PostgresStorage, moment: Moment) -> None:
     met = set()
     for at in range(1, MOST):
         org, ran = org_id(), 0
@@ -68,13 +70,15 @@ async def test_a_connection_lost_at_any_question_of_a_unit(storage: Storage, mom
 
 
 @pytest.mark.parametrize("moment", Moment, ids=lambda moment: moment.name.lower())
-async def test_a_connection_lost_at_any_question_of_a_reader_is_made_anew(storage: Storage, moment: Moment) -> None:
+async def test_a_connection_lost_at_any_question_of_a_reader_is_made_anew(
+    storage: PostgresStorage, moment: Moment
+) -> None:
     org = org_id()
     await storage.run(OrgScope(org), lambda tx: tx.add(tables.events, sample(tables.events, org)))
     for ask in (
         lambda: storage.read(OrgScope(org), ids),
         lambda: storage.scan(OrgScope(org), ids),
-        lambda: storage.access(org, "usr", "ses"),
+        lambda: storage._accesses([(org, "usr", "ses")]),
     ):
         for at in range(1, MOST):
             plan = Interruption(at, moment, loses=True)

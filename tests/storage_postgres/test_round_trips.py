@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from orgstead.model import OrganizationStatus, PlacementKind, SlotState
+from orgstead.errors import StorageError
+from orgstead.model import Access, OrganizationStatus, PlacementKind, SlotState
 from orgstead.storage import open_storage
 from orgstead.storage.port import OrgScope, Space, Storage, Transaction
+from orgstead.storage.postgres import access
 from orgstead.storage.tables import memberships, organizations, records, slots, users
 from tests.contract.work import look
 from tests.engines import Database
@@ -47,6 +50,38 @@ async def trips(proxy: Proxy, ask: Callable[[], Awaitable[Any]]) -> int:
 
 async def test_access_is_one(counted: Storage, proxy: Proxy) -> None:
     assert await trips(proxy, lambda: counted.access("org", "usr", "ses")) == 1
+
+
+async def test_access_of_all_who_ask_at_once_is_one(counted: Storage, proxy: Proxy) -> None:
+    async def ask() -> None:
+        await asyncio.gather(*(counted.access(org_id(), "usr", "ses") for _ in range(100)))
+
+    assert await trips(proxy, ask) == 1
+
+
+async def test_who_comes_while_the_questions_are_on_their_way_is_asked_for_together(
+    counted: Storage, proxy: Proxy
+) -> None:
+    async def ask() -> None:
+        asking = []
+        for _ in range(100):
+            asking.append(asyncio.create_task(counted.access(org_id(), "usr", "ses")))
+            await asyncio.sleep(0)
+        await asyncio.gather(*asking)
+
+    assert 2 <= await trips(proxy, ask) <= 10
+
+
+async def test_a_question_that_fails_is_told_to_all_who_asked_it_and_to_nobody_else(
+    counted: Storage, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ask() -> list[Access | BaseException]:
+        return await asyncio.gather(*(counted.access(org_id(), "usr", "ses") for _ in range(5)), return_exceptions=True)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(access, "CALL", "SELECT no_such_column")
+        assert [type(answer) for answer in await ask()] == [StorageError] * 5
+    assert await ask() == [Access(None, None, None, None, None)] * 5
 
 
 async def test_a_read_is_one_for_each_verb(counted: Storage, proxy: Proxy) -> None:

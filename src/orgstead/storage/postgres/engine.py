@@ -28,6 +28,7 @@ from orgstead.storage.postgres import (
     spaces,
     spaces_found,
 )
+from orgstead.storage.postgres.access import Caller, Gathering
 from orgstead.storage.postgres.attempts import READING, WRITING, commit, outside, repeated, transact
 from orgstead.storage.postgres.connections import Connection, Pool, Pools
 from orgstead.storage.postgres.examine import Owner, examine, owner_of
@@ -64,6 +65,7 @@ class PostgresStorage:
         self._clock = clock
         self._writable = writable
         self._pools: WeakKeyDictionary[AbstractEventLoop, Pools] = WeakKeyDictionary()
+        self._gatherings: WeakKeyDictionary[AbstractEventLoop, Gathering] = WeakKeyDictionary()
         self._also = connections.settings(place) if place.pooler else {}
         self._reasons: Counter[str] = Counter()
         self._closed = False
@@ -151,8 +153,15 @@ class PostgresStorage:
         return await self._reading(unit, scope)
 
     async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
-        async def ask(connection: Connection) -> Access:
-            return await access.access(connection, org_id, user_id, session_id)
+        loop = get_running_loop()
+        gathering = self._gatherings.get(loop)
+        if gathering is None:
+            gathering = self._gatherings[loop] = Gathering(self._accesses)
+        return await gathering.access((org_id, user_id, session_id))
+
+    async def _accesses(self, callers: Sequence[Caller]) -> list[Access]:
+        async def ask(connection: Connection) -> list[Access]:
+            return await access.accesses(connection, callers)
 
         if self._place.statements:
             return await self._outside(ask)
