@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 from orgstead import placements
 from orgstead.errors import NotFound, PlacementMoved
 from orgstead.model import Placement
-from orgstead.storage.port import OrgScope, Space, Storage, Transaction
+from orgstead.storage.port import OrgScope, Space, Transaction
 
 if TYPE_CHECKING:
     from orgstead.app import App
@@ -26,13 +26,15 @@ async def run(app: App, placement: Placement, work: Work[P, T], *args: P.args, *
     Where the space was moved or renamed since the placement was read, it is run once more where the space is now.
     Raises ``PlacementMoved`` while that is under way.
     """
+    space = placements.space_of(placement)
     try:
-        return await _in(app, placement).run(placements.space_of(placement), work, _space(placement), *args, **kwargs)
+        return await app.cell(placement.cell).run(space, work, space, *args, **kwargs)
     except PlacementMoved:
         current = await _current(app, placement)
         if current is None:
             raise
-        return await _in(app, current).run(placements.space_of(current), work, _space(current), *args, **kwargs)
+        space = placements.space_of(current)
+        return await app.cell(current.cell).run(space, work, space, *args, **kwargs)
 
 
 async def read(app: App, placement: Placement, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -40,31 +42,28 @@ async def read(app: App, placement: Placement, work: Work[P, T], *args: P.args, 
 
     What is not found is looked for again where the space has been moved or renamed since the placement was read.
     """
+    space = placements.space_of(placement)
     try:
-        return await _in(app, placement).read(placements.space_of(placement), work, _space(placement), *args, **kwargs)
+        return await app.cell(placement.cell).read(space, work, space, *args, **kwargs)
     except NotFound:
         current = await _current(app, placement)
         if current is None:
             raise
-        return await _in(app, current).read(placements.space_of(current), work, _space(current), *args, **kwargs)
+        space = placements.space_of(current)
+        return await app.cell(current.cell).read(space, work, space, *args, **kwargs)
 
 
 async def scan(app: App, placement: Placement, work: Work[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """``read`` for work that may take long."""
+    space = placements.space_of(placement)
     try:
-        return await _in(app, placement).scan(placements.space_of(placement), work, _space(placement), *args, **kwargs)
+        return await app.cell(placement.cell).scan(space, work, space, *args, **kwargs)
     except NotFound:
         current = await _current(app, placement)
         if current is None:
             raise
-        return await _in(app, current).scan(placements.space_of(current), work, _space(current), *args, **kwargs)
-
-
-_space = placements.space_of
-
-
-def _in(app: App, placement: Placement) -> Storage:
-    return app.cell(placement.cell)
+        space = placements.space_of(current)
+        return await app.cell(current.cell).scan(space, work, space, *args, **kwargs)
 
 
 async def _current(app: App, stale: Placement) -> Placement | None:

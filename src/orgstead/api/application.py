@@ -75,6 +75,14 @@ class Routes(FastAPI):
     Direct routes are called without any layer, and what they raise is for ``Outer`` to answer.
     """
 
+    orgstead: App
+    """What the routes are over, for ``caller.app_of``. Not in ``state``, which looks attributes up the slow way."""
+
+    streams: Streams
+
+    in_flight: set[tuple[str, str]]
+    """Idempotency keys, with whose they are, of requests that are under way."""
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
         route = self._direct.find(scope) if scope["type"] == "http" else None
@@ -92,7 +100,7 @@ class Routes(FastAPI):
         return ExceptionMiddleware(AsyncExitStackMiddleware(self.router), handlers=self.exception_handlers)
 
 
-def routed() -> FastAPI:
+def routed() -> Routes:
     """The routes without an App to serve them: what documentation and tests of the routes need."""
     api = Routes(
         title="orgstead",
@@ -143,13 +151,13 @@ def build(
     )
 
 
-def routes_over(app: App, *, extra: Sequence[BaseRoute] = (), streams: Streams | None = None) -> FastAPI:
+def routes_over(app: App, *, extra: Sequence[BaseRoute] = (), streams: Streams | None = None) -> Routes:
     """What ``build`` puts its layers around: the routes, with all the state that they need."""
     api = routed()
     api.router.routes.extend(extra)
-    api.state.orgstead = app
-    api.state.in_flight = set()
-    api.state.streams = streams or streams_of(app.settings)
+    api.orgstead = app
+    api.in_flight = set()
+    api.streams = streams or streams_of(app.settings)
     return api
 
 

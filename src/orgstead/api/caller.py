@@ -219,7 +219,7 @@ CanLogOut = Annotated[Caller, Depends(can(Permission.USE_OWN_ACCOUNT, NOT_CLOSED
 
 def app_of(request: Request) -> App:
     """The App that serves this request."""
-    return cast(App, request.scope["app"].state.orgstead)
+    return cast(App, request.scope["app"].orgstead)
 
 
 def actor_of(request: Request, user_id: str) -> Actor:

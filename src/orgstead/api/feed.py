@@ -102,7 +102,7 @@ class _Message:
 
 
 async def _stream(caller: Caller, cursor: str | None, start: str) -> Response:
-    streams: Streams = caller.request.scope["app"].state.streams
+    streams: Streams = caller.request.scope["app"].streams
     # Once before the answer begins, so that a cursor that is no good is refused as in a list.
     first = await caller.read_in_space(_listed, _number(caller, cursor), start, 1)
     after = first.events[0].seq - 1 if first.events else first.after

@@ -236,7 +236,7 @@ def _in_flight(request: Request, row: IdempotentResponse) -> Iterator[None]:
 
     Raises ``IdempotencyInProgress`` for every other one.
     """
-    working: set[tuple[str, str]] = request.scope["app"].state.in_flight
+    working: set[tuple[str, str]] = request.scope["app"].in_flight
     key = (row.org_id, row.id)
     if key in working:
         raise IdempotencyInProgress(retry_after=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import resource
 import signal
 import socket
@@ -80,7 +81,7 @@ async def serve(
                 public.force()
                 management.force()
 
-            with stopped_by_signals(public.stop, force):
+            with stopped_by_signals(public.stop, force), _settled():
                 ready(bound)
                 await public.ended()
 
@@ -177,6 +178,20 @@ def _configured(app: Application, options: ServerOptions, connections: Connectio
         timeout_keep_alive=options.keep_alive_seconds,  # type: ignore[arg-type]
         timeout_graceful_shutdown=options.shutdown_seconds,  # type: ignore[arg-type]
     )
+
+
+@contextlib.contextmanager
+def _settled() -> Iterator[None]:
+    """Spare the garbage collector what was made until now: modules, routes and models, which stay until the end.
+
+    It would look at all of them again and again for the little that requests leave: a tenth of a write's time.
+    """
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextlib.contextmanager

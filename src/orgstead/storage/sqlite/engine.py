@@ -18,9 +18,10 @@ from orgstead.kit import Clock
 from orgstead.model import Access
 from orgstead.storage.port import Digest, FoundSpace, Scope, Space, SystemScope, Table, Transaction
 from orgstead.storage.sqlite import access, connections, failures, location, maintenance, schema, spaces
-from orgstead.storage.sqlite.drive import ForeignAwait, drive
+from orgstead.storage.sqlite.drive import drive
 from orgstead.storage.sqlite.lock import WriterLock
 from orgstead.storage.sqlite.transaction import SqliteTransaction
+from orgstead.storage.sqlite.turns import Turns
 from orgstead.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -50,6 +51,7 @@ class SqliteStorage:
         self.url = url
         self._clock = clock
         self._readers = readers
+        self._turns = Turns(readers, writer)
         self._writer = writer
         self._lock = lock
         self._scanners = ThreadPoolExecutor(_SCANNERS, thread_name_prefix="orgstead-scan")
@@ -94,6 +96,7 @@ class SqliteStorage:
         self._scanners.shutdown(wait=True)
         if self._writer is not None:
             self._writer.stop()
+        self._turns.close()
         self._readers.close()
         if self._writer is not None:
             with suppress(sqlite3.Error):  # the log is as durable as the file; the next start folds it in
@@ -126,7 +129,7 @@ class SqliteStorage:
         **kwargs: P.kwargs,
     ) -> T:
         self._noted(scope)
-        return self._now(_snapshot, scope, work, args, kwargs)
+        return self._now(_read, scope, work, args, kwargs)
 
     async def scan(
         self,
@@ -136,7 +139,7 @@ class SqliteStorage:
         **kwargs: P.kwargs,
     ) -> T:
         self._noted(scope)
-        return await self._aside(_snapshot, scope, work, args, kwargs)
+        return await self._aside(_scan, scope, work, args, kwargs)
 
     async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
         return self._now(access.access, org_id, user_id, session_id)
@@ -199,11 +202,11 @@ class SqliteStorage:
         return await self._writer.submit(job, alone=alone)
 
     def _now(self, job: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run ``job`` on the calling thread's reading connection."""
+        """Run ``job`` on the calling thread, on one snapshot of what is committed now."""
         if self._closed:
             raise failures.closed()
         try:
-            return job(self._readers.connection(), *args, **kwargs)
+            return self._turns.read(job, *args, **kwargs)
         except sqlite3.Error as error:
             raise failures.translated(error) from error
 
@@ -213,7 +216,14 @@ class SqliteStorage:
         """Run ``job`` on a reading connection of a thread that may take long."""
         if self._closed:
             raise failures.closed()
-        return await get_running_loop().run_in_executor(self._scanners, lambda: self._now(job, *args, **kwargs))
+
+        def there() -> T:
+            try:
+                return job(self._readers.connection(), *args, **kwargs)
+            except sqlite3.Error as error:
+                raise failures.translated(error) from error
+
+        return await get_running_loop().run_in_executor(self._scanners, there)
 
     def _noted(self, scope: Scope) -> None:
         if isinstance(scope, SystemScope):
@@ -221,15 +231,24 @@ class SqliteStorage:
             _log.debug("system scope: %s", scope.reason)
 
 
-def _snapshot(
+def _read(
     connection: sqlite3.Connection,
     scope: Scope,
     work: Callable[..., Awaitable[T]],
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> T:
-    """Run work that only reads on one consistent snapshot."""
-    if connection.in_transaction:
-        raise ForeignAwait  # work called its own storage again
+    """Run work that only reads, in the transaction that there is."""
+    return drive(SqliteTransaction(connection, scope, writable=False), work, args, kwargs)
+
+
+def _scan(
+    connection: sqlite3.Connection,
+    scope: Scope,
+    work: Callable[..., Awaitable[T]],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> T:
+    """Run work that only reads on a snapshot of its own."""
     with connections.snapshot(connection):
-        return drive(SqliteTransaction(connection, scope, writable=False), work, args, kwargs)
+        return _read(connection, scope, work, args, kwargs)

@@ -53,6 +53,8 @@ class Writer:
         self.connection = connection
         self.commits = 0
         self.units = 0
+        self.attempts = 0
+        """Commits and what may have become one: whoever knows this number knows whether anything can have changed."""
         self.presence = Presence(connection)
         self._max_batch = max_batch
         self._max_queued = max_queued
@@ -142,6 +144,7 @@ class Writer:
         try:
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
+            self.attempts += 1
             self._roll_back()
             if failures.leaves_outcome_open(error):
                 _deliver([done._replace(error=done.error or OutcomeUnknown()) for done in outcomes])
@@ -152,6 +155,7 @@ class Writer:
                 todo.extendleft(reversed([done.unit for done in outcomes]))
                 return 1
             return bound
+        self.attempts += 1
         self.commits += 1
         self.units += len(outcomes)
         _deliver(outcomes)
