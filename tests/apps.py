@@ -14,6 +14,7 @@ from orgstead import audit, creation, integrity, kit, operations, organizations,
 from orgstead.app import App
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
+from orgstead.integrity_findings import Finding
 from orgstead.model import Json, Operation, OperationState, Placement, Record, User
 from orgstead.organizations import Located
 from orgstead.settings import Settings
@@ -140,7 +141,7 @@ async def space_names(app: App) -> set[str]:
 # --- order ------------------------------------------------------------------------------------------------------------
 
 
-async def findings(app: App, *, repair: bool = False) -> list[integrity.Finding]:
+async def findings(app: App, *, repair: bool = False) -> list[Finding]:
     return [finding async for finding in integrity.fsck(app, repair=repair)]
 
 

@@ -36,10 +36,11 @@ MODULES: Mapping[str, str] = {
     USE_CASES: (
         "access aggregates answers archive_export archive_files archive_import archive_loading archive_steps"
         " archives arrivals audit conditions creation cursors events feed field_paths idempotency identity importing"
-        " index_integrity index_keys integrity json_schemas keys members operations organizations passwords"
-        " placements purging queries query_plans query_sources rates record_batches record_collections"
+        " index_integrity index_keys integrity integrity_findings json_schemas keys members operations organizations"
+        " passwords placements purging queries query_plans query_sources rates record_batches record_collections"
         " record_columns record_definitions record_import record_import_many record_indexing record_parquet"
-        " record_reads record_tables records renaming reports representations resuming sessions slugs spaces throttles"
+        " record_reads record_tables records renaming reports representations resuming sessions slugs space_integrity"
+        " spaces throttles"
         " tokens usage"
     ),
     SETTINGS: "config logs settings",

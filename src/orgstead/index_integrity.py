@@ -75,6 +75,13 @@ async def drifts(app: App, placement: Placement, *, repair: bool) -> AsyncIterat
             yield drift
 
 
+async def are_none(tx: Transaction) -> bool:
+    """Has the space neither collections nor entries of any? Then there is nothing that could be wrong."""
+    if await tx.page(tables.collections, limit=1):
+        return False
+    return not await tx.page(tables.index_entries, limit=1)
+
+
 def _is_changing(collection: Collection) -> bool:
     return bool(collection.pending or record_definitions.numbers_in(collection, DROPPING))
 

@@ -19,11 +19,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from orgstead import audit, index_integrity, lifecycle, placements, resuming
+from orgstead import audit, lifecycle, placements, resuming, space_integrity
+from orgstead.integrity_findings import Finding
 from orgstead.model import (
     AuditEntry,
     Cell,
@@ -35,8 +36,6 @@ from orgstead.model import (
     Placement,
     PlacementKind,
     Role,
-    Slot,
-    SlotState,
     SlugClaim,
     SlugState,
 )
@@ -51,24 +50,11 @@ BATCH = 500
 STUCK = timedelta(seconds=60)
 """How long a running operation may go without progress."""
 
-SMALL = 10_000
-"""Records of a space that are recounted in passing; more are counted aside, where that holds up nobody."""
-
 _LAST = chr(0x10FFFF)
 """Sorts after every id."""
 
 _NO_SEQ = 2**62
 """Sorts after every entry of a chain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that is not as it must be. ``id`` is the invariant, ``subject`` an id or name, never content."""
-
-    id: str
-    subject: str
-    detail: str
-    repaired: bool = False
 
 
 Report = Callable[[int], None]
@@ -97,9 +83,8 @@ async def fsck(app: App, *, repair: bool = False, progress: Report = _ignore) ->
                 await app.storage.run(SCOPE, _recount_members, org_id)
             yield Finding("I6", org_id, f"The usage counters are off: members by {amount:+d}.", repair)
         places = {p.org_id: p for p in await app.storage.scan(SCOPE, placements.get_many, [o.id for o in batch])}
-        for organization in batch:
-            async for finding in _space_findings(app, organization, places.get(organization.id), repair):
-                yield finding
+        async for finding in space_integrity.findings(app, batch, places, repair=repair):
+            yield finding
         waiting += [o for o in batch if o.operation_id is not None or o.status in lifecycle.BUSY]
         progress(len(batch))
         if not batch:
@@ -220,70 +205,6 @@ async def _recount_members(tx: Transaction, org_id: str) -> None:
     organization = await tx.lock(tables.organizations, org_id)
     there = await count_rows(tx, tables.memberships, {"org_id": org_id})
     await tx.adjust(tables.organizations, org_id, deltas={"members": there - organization.members})
-
-
-# --- one organization, in its cell ------------------------------------------------------------------------------------
-
-
-async def _space_findings(
-    app: App, organization: Organization, placement: Placement | None, repair: bool
-) -> AsyncIterator[Finding]:
-    if organization.status in lifecycle.BUSY:
-        return
-    if placement is None:
-        yield Finding("I1", organization.id, "The organization has no placement.")
-        return
-    cell, space = app.cell(placement.cell), placements.space_of(placement)
-    slots, off = await cell.read(space, _usage, space, SMALL)
-    if off is None:
-        slots, off = await cell.scan(space, _usage, space, None)
-    there = any(slot.epoch == placement.epoch for slot in slots)
-    if not there and organization.operation_id is None:
-        yield Finding("I1", organization.id, "The organization's space is not where its placement says.")
-    for slot in slots:
-        if slot.epoch > placement.epoch:
-            yield Finding("I10", organization.id, f"A slot is of epoch {slot.epoch}, later than the placement's.")
-        if slot.epoch < placement.epoch and slot.state is SlotState.OPEN:
-            yield Finding("I10", organization.id, f"A slot of the former epoch {slot.epoch} is open.")
-    if there and organization.operation_id is None:
-        async for drift in index_integrity.drifts(app, placement, repair=repair):
-            detail = f"Indexes of {drift.collection} lack {drift.missing} entries and have {drift.excess} too many."
-            yield Finding("I13", organization.id, detail, drift.repaired)
-    if off and any(off.values()):
-        repaired = repair and there
-        if repaired:
-            await cell.run(space, _correct, space)
-        amounts = ", ".join(f"{column} by {amount:+d}" for column, amount in off.items() if amount)
-        yield Finding("I6", organization.id, f"The usage counters are off: {amounts}.", repaired)
-
-
-async def _usage(tx: Transaction, space: Space, at_most: int | None) -> tuple[list[Slot], dict[str, int] | None]:
-    """The slots, and by how much they are off; None where they count more than ``at_most`` records."""
-    slots = await tx.page(tables.slots, {"org_id": space.org_id}, limit=BATCH)
-    if at_most is not None and sum(slot.records for slot in slots) > at_most:
-        return slots, None
-    return slots, await _drift(tx, space, slots)
-
-
-async def _drift(tx: Transaction, space: Space, slots: Sequence[Slot]) -> dict[str, int]:
-    """By how much the counters say more than a recount does, by column."""
-    (counted,) = await tx.aggregate(tables.records, {"org_id": space.org_id}, sums=("bytes",))
-    collections = await count_rows(tx, tables.collections, {"org_id": space.org_id})
-    last = await tx.page(tables.record_events, order=("-seq",), limit=1)
-    return {
-        "records": sum(slot.records for slot in slots) - counted["count"],
-        "bytes": sum(slot.bytes for slot in slots) - counted["bytes"],
-        "collections": sum(slot.collections for slot in slots) - collections,
-        "seq": min(0, max((slot.seq for slot in slots), default=0) - (last[0].seq if last else 0)),
-    }
-
-
-async def _correct(tx: Transaction, space: Space) -> None:
-    """Recount under the lock of the slot that every writer passes, and put the difference into it."""
-    await tx.lock(tables.slots, space.org_id, space.epoch, 0)
-    slots = await tx.page(tables.slots, {"org_id": space.org_id}, limit=BATCH)
-    off = await _drift(tx, space, slots)
-    await tx.adjust(tables.slots, space.org_id, space.epoch, 0, deltas={k: -v for k, v in off.items()})
 
 
 # --- what no organization knows of ------------------------------------------------------------------------------------

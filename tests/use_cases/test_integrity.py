@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from orgstead import failpoints, index_integrity, integrity, organizations, placements, renaming
+from orgstead import failpoints, index_integrity, integrity, organizations, placements, renaming, space_integrity
 from orgstead.app import App
-from orgstead.errors import FailpointReached
+from orgstead.errors import FailpointReached, StorageError
 from orgstead.failpoints import arm
-from orgstead.integrity import STUCK, Finding
+from orgstead.integrity import STUCK
+from orgstead.integrity_findings import Finding
 from orgstead.model import (
+    IndexEntry,
     Membership,
     OperationState,
     OrganizationStatus,
@@ -202,7 +204,7 @@ async def _adjust(tx: Transaction, org_id: str, deltas: dict[str, int]) -> None:
 
 
 async def test_i6_a_large_space_is_recounted_too(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(integrity, "SMALL", 0)
+    monkeypatch.setattr(space_integrity, "SMALL", 0)
     where = (await apps.created(app, "Acme")).placement
     await in_space(app, where, _adjust, where.org_id, {"records": 1})
     assert named(await apps.findings(app, repair=True)) == [("I6", where.org_id)]
@@ -241,6 +243,44 @@ async def test_i13_indexes_that_are_off_are_mended(app: App, damage: str, monkey
     assert finding.repaired
     assert await shelf.entries("notes") == before
     assert await shelf.entries("tasks") == set()
+
+
+async def test_i13_entries_in_a_space_without_collections(app: App) -> None:
+    where = (await apps.created(app, "Acme")).placement
+    entry = IndexEntry(org_id=where.org_id, collection="tasks", number=1, key="x", id="r1")
+    await in_space(app, where, lambda tx: tx.add(tables.index_entries, entry))
+    assert named(await apps.findings(app)) == [("I13", where.org_id)]
+    await apps.findings(app, repair=True)
+    assert await apps.findings(app) == []
+
+
+async def test_many_spaces_are_looked_at_side_by_side_and_told_in_order(app: App) -> None:
+    created = [(await apps.created(app, f"Acme {number}")).placement for number in range(20)]
+    for where in created[::3]:
+        await in_space(app, where, _adjust, where.org_id, {"records": 1})
+    assert named(await apps.findings(app)) == sorted(("I6", where.org_id) for where in created[::3])
+    assert all(finding.repaired for finding in await apps.findings(app, repair=True))
+    assert await apps.findings(app) == []
+
+
+async def test_a_space_that_cannot_be_looked_at_is_told_once_the_others_are(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = [(await apps.created(app, f"Acme {number}")).placement for number in range(4)]
+    looked: list[str] = []
+    none = index_integrity.are_none
+
+    async def failing(tx: Transaction) -> bool:
+        (slot,) = await tx.page(tables.slots, limit=2)
+        looked.append(slot.org_id)
+        if slot.org_id == created[0].org_id:
+            raise StorageError
+        return await none(tx)
+
+    monkeypatch.setattr(index_integrity, "are_none", failing)
+    with pytest.raises(StorageError):
+        await apps.findings(app)
+    assert sorted(looked) == [where.org_id for where in created]
 
 
 async def _damage(tx: Transaction, damage: str) -> None:
