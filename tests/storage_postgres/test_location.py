@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from orgstead.errors import ConfigurationError
-from orgstead.storage import describe
+from orgstead.storage import describe, open_storage
 from orgstead.storage.postgres import location
+
+pytestmark = pytest.mark.anyio
 
 
 def test_what_a_url_says() -> None:
@@ -68,3 +72,17 @@ def test_what_no_url_may_say(url: str) -> None:
     with pytest.raises(ConfigurationError) as raised:
         location.parse(url)
     assert raised.value.next
+
+
+@pytest.mark.parametrize("name", ["sslrootcert", "sslcert", "sslkey", "sslcrl"])
+async def test_a_file_that_is_not_there_is_named(name: str, tmp_path: Path) -> None:
+    """And with it the setting that names it, whichever of the two URLs that is."""
+    sound, missing = "postgresql://a:secret@b/c", f"postgresql://a:secret@b/c?{name}={tmp_path}/none.pem"
+    for urls, setting in (((missing, None), "ORGSTEAD_DATABASE_URL"), ((sound, missing), "ORGSTEAD_MIGRATION_URL")):
+        with pytest.raises(ConfigurationError, match=f"none.pem, which {name} names") as caught:
+            await open_storage(urls[0], migration_url=urls[1])
+        assert setting in (caught.value.next or "")
+        assert "secret" not in f"{caught.value.detail}{caught.value.next}"
+    (tmp_path / "none.pem").touch()
+    storage = await open_storage(missing)
+    await storage.close()

@@ -73,8 +73,12 @@ class PostgresStorage:
     @classmethod
     async def open(cls, url: str, *, migration_url: str | None = None, writable: bool, clock: Clock) -> PostgresStorage:
         """See ``open_storage``. Nothing is connected to yet."""
+        place = location.parse(url)
+        location.require_files(place, _DATABASE_URL)
         owner = location.parse(migration_url) if migration_url else None
-        return cls(location.parse(url), owner, clock, writable=writable)
+        if owner:
+            location.require_files(owner, _MIGRATION_URL)
+        return cls(place, owner, clock, writable=writable)
 
     # --- schema and life --------------------------------------------------------------------------------------------
 

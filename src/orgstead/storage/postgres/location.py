@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit, urlunsplit
 
@@ -17,6 +18,8 @@ _PASSED_ON = frozenset(
     )
 )
 """The parameters of libpq that the driver understands."""
+
+_FILES = ("sslcert", "sslkey", "sslrootcert", "sslcrl")
 
 _NUMBERS = ("pool", "statements", "deadline_ms", "statement_timeout_ms")
 
@@ -90,6 +93,19 @@ def parse(url: str) -> Location:
         dsn=urlunsplit(parts._replace(query=urlencode(passed_on))),
         **ours,  # type: ignore[arg-type]  # each under its own name
     )
+
+
+def require_files(place: Location, setting: str) -> None:
+    """Raise ``ConfigurationError`` for a file that the URL in ``setting`` names and that cannot be read.
+
+    The driver's own error would be the one of a server that is not there.
+    """
+    for name, value in parse_qsl(urlsplit(place.dsn).query):
+        if name in _FILES and not os.access(value, os.R_OK):
+            raise ConfigurationError(
+                f"The file {value}, which {name} names, is not there or may not be read.",
+                next=f"correct {name} in {setting}, or give the account that runs orgstead the right to read it",
+            )
 
 
 def _is_port(text: str) -> bool:
