@@ -63,17 +63,25 @@ async def answered(
     return await written_by(app, protocol, request)
 
 
-async def written_by(app: Application, protocol: type[HttpToolsProtocol], request: bytes) -> Transport:
-    """What becomes of a connection that ``app`` has answered the request of."""
+def connected(app: Application, protocol: type[HttpToolsProtocol]) -> tuple[HttpToolsProtocol, Transport]:
+    """A connection to a server of ``app``."""
     state = ServerState()
     state.default_headers = [(b"date", b"Mon, 23 Nov 2026 20:00:00 GMT")]
     config = Config(app, ws="none", lifespan="off", log_config=None, access_log=False)
     transport = Transport()
     connection = protocol(config, state, {})
     connection.connection_made(transport)
+    return connection, transport
+
+
+async def written_by(app: Application, protocol: type[HttpToolsProtocol], request: bytes) -> Transport:
+    """What becomes of a connection that ``app`` has answered the request of."""
+    connection, transport = connected(app, protocol)
     connection.data_received(request)
-    await asyncio.wait(state.tasks)
+    await asyncio.wait(connection.tasks)
+    closed = transport.closed
     connection.connection_lost(None)
+    transport.closed = closed  # by the answer
     assert isinstance(connection.cycle, Cycle) is (protocol is LimitedProtocol)
     return transport
 
@@ -122,6 +130,59 @@ async def test_a_body_in_any_shape_is_written_as_uvicorn_would_write_it(parts: l
     expected = await answered(HttpToolsProtocol, 200, [*HEADERS, length], body=parts)
     found = await answered(LimitedProtocol, 200, [*HEADERS, length], body=parts)
     assert (found.written, found.closed) == (expected.written, expected.closed)
+
+
+async def answer(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+async def test_who_waits_for_the_client_hears_that_the_answer_is_complete() -> None:
+    heard: list[str] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        waiting = asyncio.ensure_future(receive())
+        await asyncio.sleep(0)
+        await answer(send)
+        heard.append((await waiting)["type"])
+
+    assert (await written_by(app, LimitedProtocol, GET)).written.endswith(b"ok")
+    assert heard == ["http.disconnect"]
+
+
+async def test_a_body_waits_while_the_client_does_not_read() -> None:
+    begun, going_on = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+        begun.set()
+        await going_on.wait()
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    connection, transport = connected(app, LimitedProtocol)
+    connection.data_received(GET)
+    await begun.wait()
+    connection.pause_writing()
+    going_on.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not transport.written.endswith(b"ok")
+    connection.resume_writing()
+    await asyncio.wait(connection.tasks)
+    assert transport.written.endswith(b"\r\n\r\nok")
+
+
+async def test_nothing_is_written_to_a_client_that_has_left() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [LENGTH]})
+        connection.connection_lost(None)
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    connection, transport = connected(app, LimitedProtocol)
+    connection.data_received(GET)
+    await asyncio.wait(connection.tasks)
+    assert transport.written == b""
 
 
 async def test_an_answer_whose_body_never_comes_is_none() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ from orgstead.api.http_protocol import ConnectionOptions
 from orgstead.api.limits import BodyOptions, Receive, Scope, Send
 from orgstead.api.listening import Address, bind, holder_of
 from orgstead.api.outer import Outer, OuterOptions
-from orgstead.api.server import Bound, ServerOptions, serve
+from orgstead.api.server import Bound, ServerOptions, serve, settled
 from orgstead.errors import ConfigurationError
 from tests.support import PROJECT
 
@@ -165,6 +166,13 @@ def served(shared_server: Served) -> Served:
 
 
 # --- what works ---
+
+
+def test_what_stays_is_not_collected_again_and_again() -> None:
+    before = gc.get_freeze_count()
+    with settled():
+        assert gc.get_freeze_count() > before
+    assert gc.get_freeze_count() == 0
 
 
 async def test_both_ports_answer_and_name_no_server(served: Served) -> None:

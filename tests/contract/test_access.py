@@ -12,6 +12,7 @@ from orgstead.model import Access, OrganizationStatus, Role
 from orgstead.storage.port import OrgScope, Storage, Transaction
 from orgstead.storage.tables import memberships, organizations, placements, sessions, users
 from tests.contract.work import SYSTEM, do
+from tests.engines import Database
 from tests.rows import key_of, org_id, sample
 
 
@@ -106,9 +107,11 @@ async def test_access_of_many_at_once(storage: Storage) -> None:
     for caller in callers[:-2]:
         await storage.run(SYSTEM, caller.enter)
     strange = {("", "", ""), ("é", "İ", "\U0001f600"), ("none",) * 3, ("NULL", "{}", '","')}
+    strange |= {("a\0", "b", "c"), ("a", "b\0", "c"), ("a", "b", "\ud800"), ("\ud800", "\udfff", "\0")}
     wanted = {caller.key: caller.access for caller in callers[:-2]}
     wanted |= dict.fromkeys(strange | {caller.key for caller in callers[-2:]}, Access(None, None, None, None, None))
     first, second = callers[:2]
+    wanted[first.key[0], "\0", "\ud800"] = Access(first.organization, first.placement, None, None, None)
     wanted[first.key[0], second.key[1], first.key[2]] = Access(
         first.organization, first.placement, None, first.session, second.user.epoch
     )
@@ -153,6 +156,18 @@ async def test_access_sees_what_was_committed_before_it_was_asked(storage: Stora
     finally:
         stop.set()
         await asyncio.gather(*others)
+
+
+async def test_closing_finishes_the_reads_that_were_accepted(fresh: Database) -> None:
+    async with fresh.opened() as storage:
+        caller = Caller()
+        await storage.run(SYSTEM, caller.enter)
+        asking = []
+        for _ in range(6):
+            asking += [asyncio.create_task(storage.access(*caller.key)) for _ in range(3)]
+            await asyncio.sleep(0)
+        await storage.close()
+        assert await asyncio.gather(*asking) == [caller.access] * len(asking)
 
 
 async def test_access_is_one_snapshot(storage: Storage) -> None:

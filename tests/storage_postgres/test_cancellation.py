@@ -161,7 +161,7 @@ async def scan(storage: PostgresStorage) -> Action:
 
 async def access(storage: PostgresStorage) -> Action:
     # What is asked for all who wait: those who leave do not end it, but the end of its loop does.
-    return Action(lambda: storage._accesses([("org_nobody", "usr_nobody", "ses_nobody")]), _nothing)
+    return Action(lambda: storage._accesses(storage._here().units, [("org_nobody", "usr", "ses")]), _nothing)
 
 
 async def create_pooled(storage: PostgresStorage) -> Action:

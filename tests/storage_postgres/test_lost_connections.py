@@ -78,7 +78,7 @@ async def test_a_connection_lost_at_any_question_of_a_reader_is_made_anew(
     for ask in (
         lambda: storage.read(OrgScope(org), ids),
         lambda: storage.scan(OrgScope(org), ids),
-        lambda: storage._accesses([(org, "usr", "ses")]),
+        lambda: storage._accesses(storage._here().units, [(org, "usr", "ses")]),
     ):
         for at in range(1, MOST):
             plan = Interruption(at, moment, loses=True)

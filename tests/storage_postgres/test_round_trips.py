@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+import asyncpg
 import pytest
 
 from orgstead.errors import StorageError
@@ -82,6 +83,19 @@ async def test_a_question_that_fails_is_told_to_all_who_asked_it_and_to_nobody_e
         patch.setattr(access, "CALL", "SELECT no_such_column")
         assert [type(answer) for answer in await ask()] == [StorageError] * 5
     assert await ask() == [Access(None, None, None, None, None)] * 5
+
+
+async def test_a_row_that_cannot_be_read_fails_its_own_caller_only(database: Database, counted: Storage) -> None:
+    """A newer version may have written it, while processes of both are at work."""
+    rows = [sample(organizations, org_id()) for _ in range(2)]
+    await counted.run(SYSTEM, lambda tx: tx.add_many(organizations, rows))
+    connection = await asyncpg.connect(database.url)
+    await connection.execute("SELECT set_config('app.system', 'on', false)")
+    await connection.execute("UPDATE orgstead.organizations SET status = 'weird' WHERE id = $1", rows[0].id)
+    await connection.close()
+    weird, sound = await asyncio.gather(*(counted.access(row.id, "usr", "ses") for row in rows), return_exceptions=True)
+    assert isinstance(weird, Exception)
+    assert sound == Access(rows[1], None, None, None, None)
 
 
 async def test_a_read_is_one_for_each_verb(counted: Storage, proxy: Proxy) -> None:

@@ -3,24 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 from orgstead.errors import NotFound, OutcomeUnknown, StorageError
-from orgstead.model import Event
+from orgstead.model import Access, Event
 from orgstead.storage import open_storage, tables
 from orgstead.storage.port import Transaction
+from orgstead.storage.sqlite import writer
 from orgstead.storage.sqlite.drive import ForeignAwait
 from orgstead.storage.sqlite.engine import SqliteStorage
 from orgstead.storage.sqlite.writer import Writer
-from tests.storage_sqlite.work import ORG, SYSTEM, add, stored, writer_of
+from tests.storage_sqlite.work import ORG, SYSTEM, add, ids, stored, writer_of
 
 pytestmark = pytest.mark.anyio
+
+T = TypeVar("T")
 
 
 def trace(storage: SqliteStorage) -> list[str]:
@@ -162,23 +168,126 @@ async def test_without_the_writer_every_read_looks_anew(storage: SqliteStorage, 
     await reader.close()
 
 
-async def test_reads_do_not_keep_the_log_from_beginning_anew(storage: SqliteStorage, path: Path) -> None:
-    """A loop that reads in every turn lets go of the file between them."""
+async def test_a_commit_during_a_read_is_seen_by_the_next(storage: SqliteStorage) -> None:
+    async def meanwhile(tx: Transaction) -> list[str]:
+        before = await ids(tx)
+        from_elsewhere(storage, "evt_1")
+        return before + await ids(tx)
+
+    assert await storage.read(SYSTEM, meanwhile) == []
+    assert await stored(storage) == ["evt_1"]
+
+
+async def test_a_commit_is_counted_before_anybody_is_told(
+    storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deliver, before, seen = writer._deliver, writer_of(storage).attempts, []
+
+    def delivered(outcomes: list[Any]) -> None:
+        seen.append(writer_of(storage).attempts)
+        deliver(outcomes)
+
+    monkeypatch.setattr(writer, "_deliver", delivered)
+    await storage.run(SYSTEM, add, "evt_1")
+    assert seen == [before + 1]
+
+
+async def test_reads_without_a_pause_do_not_keep_the_log_from_beginning_anew(
+    storage: SqliteStorage, path: Path
+) -> None:
+    """A loop that nearly always has a transaction under way lets go of the file for longer once the log is long."""
     stop = asyncio.Event()
 
     async def keep_reading() -> None:
         while not stop.is_set():
-            await storage.access("org", "usr", "ses")
+            for _ in range(2):
+                await storage.access("org", "usr", "ses")
+                sum(range(1000))  # what is done with it
             await asyncio.sleep(0)
 
-    reading = [asyncio.create_task(keep_reading()) for _ in range(4)]
-    try:
-        for number in range(600):
+    reading = [asyncio.create_task(keep_reading()) for _ in range(64)]
+    numbers = iter(range(1200))
+
+    async def keep_writing() -> None:
+        for number in numbers:
             await storage.run(SYSTEM, add, f"evt_{number}", "x" * 60_000)
+
+    try:
+        await asyncio.gather(*(keep_writing() for _ in range(8)))
     finally:
         stop.set()
         await asyncio.gather(*reading)
-    assert path.with_name("main.db-wal").stat().st_size < 24 * 1024 * 1024
+    assert path.with_name("main.db-wal").stat().st_size < 32 * 1024 * 1024
+
+
+def read_and_break_off(storage: SqliteStorage) -> None:
+    """A loop of its own, which ends in the middle of the turn that reads."""
+    loop = asyncio.new_event_loop()
+
+    async def read() -> None:
+        await storage.access("org", "usr", "ses")
+        loop.stop()
+
+    task = loop.create_task(read())
+    loop.run_forever()
+    assert storage._readers.connection().in_transaction
+    assert task.done()
+    loop.close()
+
+
+def in_a_thread(work: Callable[[], T]) -> T:
+    with ThreadPoolExecutor(1) as threads:
+        return threads.submit(work).result()
+
+
+async def test_a_loop_that_ends_within_its_turn_leaves_nothing_to_the_next(storage: SqliteStorage) -> None:
+    def work() -> list[bool]:
+        read_and_break_off(storage)
+        connection = storage._readers.connection()
+        asyncio.run(_read_and_wait(storage))
+        return [connection.in_transaction]
+
+    assert in_a_thread(work) == [False]
+
+
+async def _read_and_wait(storage: SqliteStorage) -> None:
+    await storage.access("org", "usr", "ses")
+    await asyncio.sleep(0)
+
+
+async def test_a_loop_that_is_gone_leaves_no_transaction(storage: SqliteStorage) -> None:
+    """Also where its thread never reads again."""
+
+    def work() -> sqlite3.Connection:
+        read_and_break_off(storage)
+        return storage._readers.connection()
+
+    connection = in_a_thread(work)
+    gc.collect()
+    assert not connection.in_transaction
+
+
+async def test_a_first_read_while_the_storage_closes(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is known to whoever closes before anything is done with it."""
+    storage = await open_storage(f"sqlite:///{path}")
+    assert isinstance(storage, SqliteStorage)
+    await storage.migrate()
+    connecting, connect = threading.Event(), storage._readers.connection
+
+    def slowly() -> sqlite3.Connection:
+        connection = connect()
+        connecting.set()
+        closing.wait(0.2)  # as long as closing could do harm, were it not to wait
+        return connection
+
+    closing = threading.Event()
+    monkeypatch.setattr(storage._readers, "connection", slowly)
+    reading = asyncio.create_task(asyncio.to_thread(asyncio.run, storage.access("org", "usr", "ses")))
+    await asyncio.to_thread(connecting.wait)
+    await storage.close()
+    closing.set()
+    (outcome,) = await asyncio.gather(reading, return_exceptions=True)
+    assert isinstance(outcome, (Access, StorageError))
 
 
 async def test_closing_while_reads_are_under_way(path: Path) -> None:
@@ -195,20 +304,10 @@ async def test_closing_while_reads_are_under_way(path: Path) -> None:
                 reading.set()
                 await asyncio.sleep(0)
 
-        told: list[BaseException] = []
-
-        def read_on(told: list[BaseException] = told) -> None:
-            try:
-                asyncio.run(keep_reading())
-            except StorageError as error:
-                told.append(error)
-
-        other = threading.Thread(target=read_on)
-        other.start()
+        reads = asyncio.create_task(asyncio.to_thread(asyncio.run, keep_reading()))
         await asyncio.to_thread(reading.wait)
         assert await stored(storage) == []
         await storage.close()
-        await asyncio.to_thread(other.join)
-        assert told
-        with pytest.raises(StorageError):
-            await stored(storage)
+        for late in (reads, stored(storage)):
+            with pytest.raises(StorageError, match="closed"):
+                await late

@@ -81,7 +81,7 @@ async def serve(
                 public.force()
                 management.force()
 
-            with stopped_by_signals(public.stop, force), _settled():
+            with stopped_by_signals(public.stop, force), settled():
                 ready(bound)
                 await public.ended()
 
@@ -181,7 +181,7 @@ def _configured(app: Application, options: ServerOptions, connections: Connectio
 
 
 @contextlib.contextmanager
-def _settled() -> Iterator[None]:
+def settled() -> Iterator[None]:
     """Spare the garbage collector what was made until now: modules, routes and models, which stay until the end.
 
     It would look at all of them again and again for the little that requests leave: a tenth of a write's time.

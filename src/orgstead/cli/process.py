@@ -115,7 +115,7 @@ async def _serve(
             service.serving(app, orders.metrics, with_worker=worker) as public,
             server.listening(public, listener, options) as listening,
         ):
-            with server.stopped_by_signals(orders.stopped.set, orders.forced.set):
+            with server.stopped_by_signals(orders.stopped.set, orders.forced.set), server.settled():
                 parent.tell("ready")
                 obeying = asyncio.ensure_future(_obey(parent, orders, listening))
                 await listening.ended()

@@ -245,6 +245,16 @@ def _text(value: Any) -> str:
     return value if type(value) is str else str.__str__(value)
 
 
+def storable(text: str) -> str | None:
+    """The text, None where no row can have it: what is looked for need not be what could be written."""
+    if text.isascii() and "\0" not in text:
+        return text
+    try:
+        return _text(text)
+    except InvalidValue:
+        return None
+
+
 def _boolean(value: Any) -> int:
     if value is True:
         return 1

@@ -8,6 +8,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 
 from orgstead.model import Access
 from orgstead.storage import tables
+from orgstead.storage.codec import storable
 from orgstead.storage.mongodb.client import Server
 from orgstead.storage.mongodb.documents import Document, layout_of
 from orgstead.storage.port import Table
@@ -23,7 +24,7 @@ _session = layout_of(tables.sessions)
 async def access(server: Server, session: AsyncClientSession, org_id: str, user_id: str, session_id: str) -> Access:
     """``Storage.access``: each part is found by its key or is not there, and none is needed to find another."""
     pipeline: list[Document] = [
-        {"$match": {"_id": _organization.id([org_id])}},
+        {"$match": {"_id": _id(tables.organizations, org_id)}},
         {"$set": {_PART: "organization"}},
         _also(tables.placements, org_id),
         _also(tables.memberships, org_id, user_id),
@@ -44,5 +45,10 @@ async def access(server: Server, session: AsyncClientSession, org_id: str, user_
 
 
 def _also(table: Table[Any], *key: str) -> Document:
-    pipeline = [{"$match": {"_id": layout_of(table).id(key)}}, {"$set": {_PART: table.name}}]
+    pipeline = [{"$match": {"_id": _id(table, *key)}}, {"$set": {_PART: table.name}}]
     return {"$unionWith": {"coll": table.name, "pipeline": pipeline}}
+
+
+def _id(table: Table[Any], *key: str) -> Any:
+    """The ``_id`` of a row; for a key that none can have the one that none has."""
+    return None if None in map(storable, key) else layout_of(table).id(key)

@@ -7,27 +7,18 @@ it. What one call costs beside its rows, here and in the server, is several time
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 from orgstead.model import Access
 from orgstead.storage import tables
-from orgstead.storage.codec import codec_of
+from orgstead.storage.codec import codec_of, storable
 from orgstead.storage.port import Table
 from orgstead.storage.postgres.connections import Connection
 from orgstead.storage.postgres.policies import SYSTEM_SETTING
 from orgstead.storage.postgres.statements import SCHEMA, TYPES, quoted, within
 
 FUNCTION = "access"
-
-_AT_ONCE = 2
-"""Questions that may be under way for one event loop. One more would make each of them smaller, so that they cost more;
-one less would let those who come while it is on its way to a distant server wait for all of that way."""
-
-_MOST = 256
-"""Callers in one question."""
 
 _organization = codec_of(tables.organizations)
 _placement = codec_of(tables.placements)
@@ -44,7 +35,8 @@ CALL = f"SELECT * FROM {within(SCHEMA, FUNCTION)}($1, $2, $3)"  # noqa: S608  # 
 Caller = tuple[str, str, str]
 """An organization, a person, and a session."""
 
-_Waiting = list[tuple[Caller, "asyncio.Future[Access]"]]
+Found = tuple[Any, ...]
+"""The columns of all parts, one after the other."""
 
 _PARTS: tuple[tuple[str, Table[Any], Sequence[str]], ...] = (
     ("o", tables.organizations, tables.organizations.columns),
@@ -89,28 +81,16 @@ def create() -> str:
     )
 
 
-def _key(text: str) -> str | None:
-    """``text``, or None where no row can have such a key: text of this kind is refused when it is written."""
-    return text if text.isascii() and "\0" not in text else _unusual(text)
-
-
-def _unusual(text: str) -> str | None:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return None
-    return None if "\0" in text else text
-
-
-async def accesses(connection: Connection, callers: Sequence[Caller]) -> list[Access]:
-    """``Storage.access`` of each of the callers, in their order, all as of one moment."""
+async def accesses(connection: Connection, callers: Sequence[Caller]) -> list[Found]:
+    """What the database has of each of the callers, in their order, all as of one moment."""
     keys = zip(*callers, strict=True)
-    rows = await connection.fetch(CALL, *([_key(text) for text in texts] for texts in keys))
+    rows = await connection.fetch(CALL, *([storable(text) for text in texts] for texts in keys))
     found = {row[0]: tuple(row)[1:] for row in rows}
-    return [_decoded(found[number]) for number in range(1, len(callers) + 1)]
+    return [found[number] for number in range(1, len(callers) + 1)]
 
 
-def _decoded(row: tuple[Any, ...]) -> Access:
+def decoded(row: Found) -> Access:
+    """What was found of one caller; each is decoded alone, so that a row that means nothing to us fails nobody else."""
     # The first column of each part belongs to its key, so it is None only where there is no row.
     return Access(
         _organization.decode(row[:_P]) if row[0] is not None else None,
@@ -119,48 +99,3 @@ def _decoded(row: tuple[Any, ...]) -> Access:
         _session.recall(row[_S:_U]) if row[_S] is not None else None,
         row[_U],
     )
-
-
-class Gathering:
-    """Asks for the callers of one turn of the event loop together, and for those who come meanwhile after that.
-
-    Nobody waits for others to come: a lone caller is asked for at once. Bound to the loop that it is used in.
-    """
-
-    def __init__(self, ask: Callable[[Sequence[Caller]], Awaitable[list[Access]]]) -> None:
-        self._ask = ask
-        self._next: _Waiting | None = None
-        self._places = asyncio.Semaphore(_AT_ONCE)
-        self._tasks: set[asyncio.Task[list[Access]]] = set()
-
-    async def access(self, caller: Caller) -> Access:
-        """What the database has of the caller, read after this was called. Raises what asking raises."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Access] = loop.create_future()
-        waiting = self._next
-        if waiting is None or len(waiting) >= _MOST:
-            waiting = self._next = []
-            task = loop.create_task(self._answers(waiting))
-            self._tasks.add(task)
-            task.add_done_callback(partial(self._tell, waiting))
-        waiting.append((caller, future))
-        return await future
-
-    async def _answers(self, waiting: _Waiting) -> list[Access]:
-        async with self._places:
-            if self._next is waiting:
-                self._next = None  # whoever comes now may have seen what this question does not see
-            return await self._ask([caller for caller, _ in waiting])
-
-    def _tell(self, waiting: _Waiting, task: asyncio.Task[list[Access]]) -> None:
-        self._tasks.discard(task)
-        error = None if task.cancelled() else task.exception()
-        for place, (_, future) in enumerate(waiting):
-            if future.done():
-                continue
-            if task.cancelled():  # the loop ends
-                future.cancel()
-            elif error is not None:
-                future.set_exception(error)
-            else:
-                future.set_result(task.result()[place])

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import asyncpg
 
 from orgstead.storage.postgres import failures
+from orgstead.storage.postgres.gathering import Gathering
 from orgstead.storage.postgres.location import Location
 
 Connection = asyncpg.Connection
@@ -160,13 +162,22 @@ class Pool:
 class Pools:
     """What one event loop has: connections for units, for what may take long, and for the owner.
 
-    ``close`` waits for those who are at work: between ``begin`` and ``finish``.
+    ``callers`` gathers those whom ``ask`` is asked for, on the connections for units. ``close`` waits for those who are
+    at work: between ``begin`` and ``finish``.
     """
 
-    def __init__(self, location: Location, owner: Location | None, *, aside: int) -> None:
+    def __init__(
+        self,
+        location: Location,
+        owner: Location | None,
+        ask: Callable[[Pool, Sequence[Any]], Awaitable[Sequence[Any]]],
+        *,
+        aside: int,
+    ) -> None:
         self.units = Pool(lambda: connect(location), location.pool, location.deadline)
         self.aside = Pool(lambda: connect(location), aside, location.deadline)
         self.owner = Pool(lambda: connect(owner), 2, owner.deadline) if owner else None
+        self.callers: Gathering[Any, Any] = Gathering(partial(ask, self.units), location.deadline)
         self._working = 0
         self._rest = asyncio.Event()
         self._rest.set()

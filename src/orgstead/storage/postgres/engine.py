@@ -28,7 +28,7 @@ from orgstead.storage.postgres import (
     spaces,
     spaces_found,
 )
-from orgstead.storage.postgres.access import Caller, Gathering
+from orgstead.storage.postgres.access import Caller, Found
 from orgstead.storage.postgres.attempts import READING, WRITING, commit, outside, repeated, transact
 from orgstead.storage.postgres.connections import Connection, Pool, Pools
 from orgstead.storage.postgres.examine import Owner, examine, owner_of
@@ -65,7 +65,6 @@ class PostgresStorage:
         self._clock = clock
         self._writable = writable
         self._pools: WeakKeyDictionary[AbstractEventLoop, Pools] = WeakKeyDictionary()
-        self._gatherings: WeakKeyDictionary[AbstractEventLoop, Gathering] = WeakKeyDictionary()
         self._also = connections.settings(place) if place.pooler else {}
         self._reasons: Counter[str] = Counter()
         self._closed = False
@@ -157,20 +156,22 @@ class PostgresStorage:
         return await self._reading(unit, scope)
 
     async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
-        loop = get_running_loop()
-        gathering = self._gatherings.get(loop)
-        if gathering is None:
-            gathering = self._gatherings[loop] = Gathering(self._accesses)
-        return await gathering.access((org_id, user_id, session_id))
+        pools = self._here()
+        pools.begin()  # from here on it is accepted, also while it waits for others
+        try:
+            return access.decoded(await pools.callers.answer((org_id, user_id, session_id)))
+        finally:
+            pools.finish()
 
-    async def _accesses(self, callers: Sequence[Caller]) -> list[Access]:
-        async def ask(connection: Connection) -> list[Access]:
+    async def _accesses(self, units: Pool, callers: Sequence[Caller]) -> list[Found]:
+        async def ask(connection: Connection) -> list[Found]:
             return await access.accesses(connection, callers)
 
         if self._place.statements:
-            return await self._outside(ask)
+            return await repeated(lambda: outside(units, ask), self._place.deadline)
         # Without prepared statements a question is two messages, and only a transaction keeps them on one connection.
-        return await self._transact(lambda pools: pools.units, self._begin(None, READING), ask)
+        begin = self._begin(None, READING)
+        return await repeated(lambda: transact(units, begin, ask), self._place.deadline)
 
     # --- spaces -----------------------------------------------------------------------------------------------------
 
@@ -286,7 +287,7 @@ class PostgresStorage:
         loop = get_running_loop()
         pools = self._pools.get(loop)
         if pools is None:
-            pools = self._pools[loop] = Pools(self._place, self._owner, aside=_ASIDE)
+            pools = self._pools[loop] = Pools(self._place, self._owner, self._accesses, aside=_ASIDE)
         return pools
 
     def _begin(self, scope: Scope | None, mode: str, also: dict[str, str] | None = None) -> str:

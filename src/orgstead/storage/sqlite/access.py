@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from orgstead.model import Access
 from orgstead.storage import tables
-from orgstead.storage.codec import codec_of
+from orgstead.storage.codec import codec_of, storable
 from orgstead.storage.sqlite.statements import quoted
 
 _organization = codec_of(tables.organizations)
@@ -39,7 +39,10 @@ _SELECT = (
 
 def access(connection: sqlite3.Connection, org_id: str, user_id: str, session_id: str) -> Access:
     """``Storage.access`` as of the last commit."""
-    (row,) = connection.execute(_SELECT, (org_id, user_id, session_id)).fetchall()
+    try:
+        (row,) = connection.execute(_SELECT, (org_id, user_id, session_id)).fetchall()
+    except UnicodeEncodeError:
+        (row,) = connection.execute(_SELECT, tuple(map(storable, (org_id, user_id, session_id)))).fetchall()
     # The first column of each part belongs to its key, so it is None only where there is no row.
     return Access(
         _organization.decode(row[:_P]) if row[0] is not None else None,

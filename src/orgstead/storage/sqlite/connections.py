@@ -19,9 +19,10 @@ OLDEST = (3, 37, 0)
 
 _READER_TIMEOUT_MS = 1000
 _CACHED_STATEMENTS = 1024
-_WAL_LIMIT = 64 * 1024 * 1024
-_CHECKPOINT_PAGES = 4000
-"""The log is folded into the file each 16 MiB: pages that many commits touch are written there once."""
+CHECKPOINT_BYTES = 16 * 1024 * 1024
+"""The log is folded into the file each so many bytes: pages that many commits touch are written there once."""
+
+_PAGE = 4096
 
 _WRITER_CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 64 * 1024
@@ -91,8 +92,8 @@ def open_writer(location: Location) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA secure_delete = ON")  # what is purged must not stay in the file
-        connection.execute(f"PRAGMA journal_size_limit = {_WAL_LIMIT}")
-        connection.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA journal_size_limit = {CHECKPOINT_BYTES}")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_BYTES // _PAGE}")
         connection.execute(f"PRAGMA cache_size = {-_WRITER_CACHE_KIB}")
         if location.max_pages is not None:
             connection.execute(f"PRAGMA max_page_count = {location.max_pages}")

@@ -29,6 +29,13 @@ class Presence:
         if not self.is_kept():
             raise failures.gone()
 
+    def log_bytes(self) -> int:
+        """The size of the log beside the file; 0 where there is none."""
+        try:
+            return os.stat(f"{self._path}-wal").st_size if self._path else 0
+        except OSError:
+            return 0
+
     def _identity(self) -> tuple[int, int] | None:
         if not self._path:
             return None

@@ -1,14 +1,15 @@
 """The reads of one turn of an event loop share a transaction, as long as nothing is committed meanwhile.
 
 Beginning and ending one costs a point read as much as the reading, most of it for locks on the file. It is never kept
-beyond the turn: one that stays open keeps the log from beginning anew.
+beyond the turn, and where the log has become long not beyond the read: a log that somebody reads cannot begin anew.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from asyncio import get_running_loop
+import weakref
+from asyncio import AbstractEventLoop, get_running_loop
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar
@@ -29,25 +30,56 @@ class _Turn:
     while it is used takes the process with it.
     """
 
-    __slots__ = ("begun", "closed", "commits", "connection", "lock", "reading")
+    __slots__ = ("begun", "closed", "commits", "connection", "ending", "lock", "loop", "reading")
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self.lock = threading.Lock()
-        self.begun = self.reading = self.closed = False
-        self.commits: int | None = None
+        self.begun = self.ending = self.reading = self.closed = False
+        self.commits = 0
+        self.loop: Callable[[], AbstractEventLoop | None] = _no_loop
 
-    def end(self) -> None:
-        """When the turn is over."""
-        with self.lock:
-            self.commit()
+    def begin(self, loop: AbstractEventLoop, commits: int) -> None:
+        """A transaction that ends with the turn, at the latest."""
+        if not self.ending:
+            loop.call_soon(self.end)
+            self.ending = True
+        self.connection.execute("BEGIN")
+        self.begun = True
+        self.commits = commits  # taken before the transaction sees anything: it may have seen more, never less
 
     def commit(self) -> None:
-        """Let go of the file, holding the lock."""
+        """Let go of the file; by whoever holds the lock."""
         if self.begun:
             self.begun = False
             with suppress(sqlite3.Error):  # what failed may have ended it
                 self.connection.execute("COMMIT")
+
+    def end(self) -> None:
+        """When the turn is over."""
+        with self.lock:
+            self.ending = False
+            self.commit()
+
+    def enter(self, loop: AbstractEventLoop) -> None:
+        """From now on the turns are this loop's. One that was there before may have ended in the middle of its own."""
+        self.commit()
+        self.ending = False
+        self.loop = weakref.ref(loop)
+        weakref.finalize(loop, self.leave).atexit = False
+
+    def leave(self) -> None:
+        """When the loop is gone: in whatever thread notices, which may be just here, holding the lock."""
+        if self.lock.acquire(blocking=False):
+            try:
+                if self.loop() is None:
+                    self.commit()
+            finally:
+                self.lock.release()
+
+
+def _no_loop() -> None:
+    return None
 
 
 class Turns:
@@ -61,41 +93,53 @@ class Turns:
         self._readers = readers
         self._writer = writer
         self._local = threading.local()
+        self._lock = threading.Lock()
         self._all: list[_Turn] = []
+        self._closed = False
 
     def read(self, job: Callable[Concatenate[sqlite3.Connection, P], T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """``job(connection, …)`` on one snapshot. Raises ``ForeignAwait`` for a job that reads by way of this again."""
         try:
             turn: _Turn = self._local.turn
         except AttributeError:
-            turn = self._local.turn = _Turn(self._readers.connection())
-            self._all.append(turn)
+            turn = self._local.turn = self._new()
         if turn.reading:
             raise ForeignAwait
+        loop = get_running_loop()
+        writer = self._writer
         with turn.lock:
             if turn.closed:
                 raise failures.closed()
-            connection = turn.connection
-            commits = self._writer.attempts if self._writer else None
-            if not turn.begun:
-                get_running_loop().call_soon(turn.end)
-                connection.execute("BEGIN")
-                turn.begun = True
-            elif commits is None or commits != turn.commits:
-                connection.execute("COMMIT")
-                connection.execute("BEGIN")
-            turn.commits = commits  # taken before the transaction sees anything: it may have seen more, never less
-            turn.reading = True
-            try:
-                return job(connection, *args, **kwargs)
-            except BaseException:
+            if turn.loop() is not loop:
+                turn.enter(loop)
+            commits = writer.attempts if writer else 0
+            if turn.begun and commits != turn.commits:
                 turn.commit()
+            if not turn.begun:
+                turn.begin(loop, commits)
+            turn.reading = shared = True
+            try:
+                return job(turn.connection, *args, **kwargs)
+            except BaseException:
+                shared = False
                 raise
             finally:
                 turn.reading = False
+                if not shared or writer is None or writer.log_is_long:
+                    turn.commit()
+
+    def _new(self) -> _Turn:
+        with self._lock:
+            if self._closed:
+                raise failures.closed()
+            turn = _Turn(self._readers.connection())
+            self._all.append(turn)
+        return turn
 
     def close(self) -> None:
         """Refuse further reads; when this returns, nobody uses a connection. May be repeated."""
+        with self._lock:
+            self._closed = True
         for turn in self._all:
             with turn.lock:
                 turn.commit()

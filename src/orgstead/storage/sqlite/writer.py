@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from orgstead.errors import OutcomeUnknown, Overloaded
 from orgstead.storage.sqlite import failures
+from orgstead.storage.sqlite.connections import CHECKPOINT_BYTES
 from orgstead.storage.sqlite.presence import Presence
 
 T = TypeVar("T")
@@ -26,6 +27,9 @@ Job = Callable[[sqlite3.Connection], Any]
 
 MAX_BATCH = 256
 """Units in one commit: about ten milliseconds of work, the longest that the first of them waits for the others."""
+
+LONG_LOG = CHECKPOINT_BYTES * 3 // 2
+"""Bytes of the log: it is cut to ``CHECKPOINT_BYTES`` whenever it begins anew."""
 
 MAX_QUEUED = 4096
 """Units that may wait: below a second of work. Beyond it callers are told to come back."""
@@ -55,6 +59,8 @@ class Writer:
         self.units = 0
         self.attempts = 0
         """Commits and what may have become one: whoever knows this number knows whether anything can have changed."""
+        self.log_is_long = False
+        """The log has grown beyond where it begins anew, because somebody was reading whenever it could have."""
         self.presence = Presence(connection)
         self._max_batch = max_batch
         self._max_queued = max_queued
@@ -156,6 +162,7 @@ class Writer:
                 return 1
             return bound
         self.attempts += 1
+        self.log_is_long = self.presence.log_bytes() > LONG_LOG
         self.commits += 1
         self.units += len(outcomes)
         _deliver(outcomes)
