@@ -29,8 +29,8 @@ MODULES: Mapping[str, str] = {
     ),
     PORT: "storage.port storage.tables",
     ENGINES: (
-        "storage.codec storage.examination storage.migrations storage.mongodb storage.postgres storage.space_names"
-        " storage.sqlite storage.unit"
+        "storage.codec storage.examination storage.gathering storage.migrations storage.mongodb storage.postgres"
+        " storage.space_names storage.sqlite storage.unit"
     ),
     OPENER: "storage",
     USE_CASES: (

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
 
-from orgstead.model import SlotState
+from orgstead.model import Access, SlotState
 from orgstead.storage.mongodb.engine import MongoStorage
 from orgstead.storage.port import OrgScope, Space, Transaction
 from orgstead.storage.tables import memberships, operations, organizations, records, slots, users
@@ -24,6 +25,24 @@ async def test_access_is_one_command(database: Database) -> None:
         (sent,) = commands.sent
         assert sent["readConcern"]["level"] == "snapshot"
         assert "txnNumber" not in sent
+
+
+async def test_access_of_all_who_ask_at_once_is_one_command(storage: MongoStorage, commands: Commands) -> None:
+    await storage.access("org", "usr", "ses")
+    commands.forget()
+    await asyncio.gather(*(storage.access(org_id(), "usr", "ses") for _ in range(100)))
+    assert commands.names.count("aggregate") == 1
+
+
+async def test_a_document_that_cannot_be_read_fails_its_own_caller_only(storage: MongoStorage) -> None:
+    """A newer version may have written it, while processes of both are at work."""
+    rows = [sample(organizations, org_id()) for _ in range(2)]
+    await storage.run(SYSTEM, lambda tx: tx.add_many(organizations, rows))
+    collection = storage._server.directory[organizations.name]
+    await collection.update_one({"_id": rows[0].id}, {"$set": {"status": "weird"}})
+    weird, sound = await asyncio.gather(*(storage.access(row.id, "usr", "ses") for row in rows), return_exceptions=True)
+    assert isinstance(weird, Exception)
+    assert sound == Access(rows[1], None, None, None, None)
 
 
 async def test_reads_are_one_command_for_each_verb_and_of_one_moment(database: Database) -> None:

@@ -13,10 +13,12 @@ from orgstead.errors import StorageReadOnly
 from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access
+from orgstead.storage.gathering import Gathering
 from orgstead.storage.mongodb import access, client, location, maintenance, schema, spaces
+from orgstead.storage.mongodb.access import Caller, Found
 from orgstead.storage.mongodb.examine import examine
 from orgstead.storage.mongodb.transaction import attempt
-from orgstead.storage.mongodb.units import Units
+from orgstead.storage.mongodb.units import UNIT_SECONDS, Units
 from orgstead.storage.port import Digest, FoundSpace, Scope, Space, SystemScope, Table, Transaction
 
 T = TypeVar("T")
@@ -40,6 +42,7 @@ class MongoStorage:
         self._server = server
         self._writable = writable
         self._units = Units(server)
+        self._callers: Gathering[Caller, Found] = Gathering(self._accesses, UNIT_SECONDS)
         self._reasons: Counter[str] = Counter()
 
     @classmethod
@@ -95,10 +98,14 @@ class MongoStorage:
         return await self._units.read(reading)
 
     async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
-        async def once(session: AsyncClientSession) -> Access:
-            return await access.access(self._server, session, org_id, user_id, session_id)
+        with self._units.at_work():
+            return access.decoded(await self._callers.answer((org_id, user_id, session_id)))
 
-        return await self._units.read(once)
+    async def _accesses(self, callers: Sequence[Caller]) -> list[Found]:
+        async def once(session: AsyncClientSession) -> list[Found]:
+            return await access.accesses(self._server, session, callers)
+
+        return await self._units.read_on(once)
 
     # --- spaces -----------------------------------------------------------------------------------------------------
 

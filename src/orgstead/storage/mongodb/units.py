@@ -11,7 +11,8 @@ from __future__ import annotations
 import random
 from asyncio import CancelledError, Event, Task, create_task, get_running_loop, shield, sleep, wait
 from asyncio import timeout_at as until
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pymongo
@@ -66,24 +67,28 @@ class Units:
         Raises what the attempt raises, ``StorageBusy`` or ``StorageError`` when the deadline has passed with nothing
         changed, and ``OutcomeUnknown``.
         """
-        return await self._repeated(attempt, transaction=True)
+        with self.at_work():
+            return await self._repeated(attempt, transaction=True)
 
     async def read(self, attempt: Attempt[T]) -> T:
         """The result of ``attempt(session)``, all of whose reads are of one moment."""
+        with self.at_work():
+            return await self.read_on(attempt)
+
+    async def read_on(self, attempt: Attempt[T]) -> T:
+        """``read`` by someone who is ``at_work`` already, and so not refused while all of this is being closed."""
         return await self._repeated(attempt, transaction=not self._server.snapshot_reads)
 
     async def plainly(self, job: Callable[[], Awaitable[T]], *, seconds: float | None = None) -> T:
         """The result of commands outside of any transaction, each in ``seconds`` or its usual time; errors are ours."""
-        self._begin()
         try:
-            if seconds is None:
-                return await job()
-            async with patient(self._server.client, seconds):
-                return await job()
+            with self.at_work():
+                if seconds is None:
+                    return await job()
+                async with patient(self._server.client, seconds):
+                    return await job()
         except PyMongoError as error:
             raise failures.translated(error) from error
-        finally:
-            self._end()
 
     async def close(self) -> None:
         """Begin nothing more, wait for what has begun, and let go of the connections. May be repeated."""
@@ -98,17 +103,13 @@ class Units:
     async def _repeated(self, attempt: Attempt[T], *, transaction: bool) -> T:
         deadline = get_running_loop().time() + UNIT_SECONDS
         pause = _FIRST_PAUSE
-        self._begin()
-        try:
-            async with self._lines.place() as place:
-                while True:
-                    try:
-                        return await self._once(attempt, transaction=transaction)
-                    except Again as lost:
-                        await self._wait(place, lost, pause, deadline)
-                        pause = min(2 * pause, _LONGEST_PAUSE)
-        finally:
-            self._end()
+        async with self._lines.place() as place:
+            while True:
+                try:
+                    return await self._once(attempt, transaction=transaction)
+                except Again as lost:
+                    await self._wait(place, lost, pause, deadline)
+                    pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _wait(self, place: Place, lost: Again, pause: float, deadline: float) -> None:
         """Stand in line for what the attempt ran into. Raises the error of the attempt once the deadline has passed."""
@@ -150,16 +151,19 @@ class Units:
 
     # --- who is at work ---------------------------------------------------------------------------------------------
 
-    def _begin(self) -> None:
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        """Who is inside was accepted: ``close`` waits for them. Raises ``StorageError`` once it was called."""
         if self._closed:
             raise failures.closed()
         self._working += 1
         self._idle.clear()
-
-    def _end(self) -> None:
-        self._working -= 1
-        if not self._working:
-            self._idle.set()
+        try:
+            yield
+        finally:
+            self._working -= 1
+            if not self._working:
+                self._idle.set()
 
     def _in_background(self, work: Coroutine[Any, Any, T]) -> Task[T]:
         task = create_task(work)

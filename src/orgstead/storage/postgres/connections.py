@@ -10,8 +10,8 @@ from typing import Any
 
 import asyncpg
 
+from orgstead.storage.gathering import Gathering
 from orgstead.storage.postgres import failures
-from orgstead.storage.postgres.gathering import Gathering
 from orgstead.storage.postgres.location import Location
 
 Connection = asyncpg.Connection

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from orgstead.errors import Overloaded, StorageError
-from orgstead.storage.postgres.gathering import Gathering
+from orgstead.storage.gathering import Gathering
 
 pytestmark = pytest.mark.anyio
 

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, Generic, TypeVar
 
-from orgstead.storage.postgres import failures
+from orgstead.errors import Overloaded
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -15,6 +15,8 @@ V = TypeVar("V")
 _AT_ONCE: Final = 2
 """Questions that may be under way. One more would make each of them smaller, so that they cost more; one less would let
 those who come while it is on its way to a distant server wait for all of that way."""
+
+_NO_PLACE: Final = "The database has not answered those who came before in time; try again."
 
 _MOST: Final = 256
 """Keys in one question."""
@@ -52,7 +54,7 @@ class Gathering(Generic[K, V]):
             async with asyncio.timeout(self._seconds if self._places.locked() else None):
                 await self._places.acquire()
         except TimeoutError:
-            raise failures.no_connection() from None
+            raise Overloaded(_NO_PLACE, retry_after=1.0) from None
         finally:
             if self._next is waiting:
                 self._next = None  # whoever comes now may have seen what this question does not see
