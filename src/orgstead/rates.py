@@ -41,6 +41,11 @@ class Rates:
         self._ticks = ticks
         self._capacity = capacity
         self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+        self._quiet_from = 0.0
+
+    def are_quiet(self) -> bool:
+        """True when surely no organization has used up its rate, so that nobody need be looked at."""
+        return self._ticks() >= self._quiet_from
 
     def check(self, org_id: str) -> None:
         """Raise what ``spend`` would raise now, and take nothing."""
@@ -52,8 +57,13 @@ class Rates:
         """Take the token of one request. Raises ``RateLimited``, with the seconds until there is one."""
         bucket = self._filled(org_id)
         if bucket is not None:
-            bucket.tokens -= 1
+            self._take(bucket)
             self._buckets.move_to_end(org_id)
+
+    def _take(self, bucket: _Bucket) -> None:
+        bucket.tokens -= 1
+        if bucket.tokens < 1:
+            self._quiet_from = max(self._quiet_from, bucket.at + (1 - bucket.tokens) / bucket.rate)
 
     def _filled(self, org_id: str) -> _Bucket | None:
         """The organization's bucket as it is now, with a token in it. Raises ``RateLimited``."""
@@ -82,7 +92,7 @@ class Rates:
             self._buckets.pop(org_id, None)
             return
         self._buckets[org_id] = made = _Bucket(rate, self._ticks())
-        made.tokens -= 1  # of the request that made it known
+        self._take(made)  # the token of the request that made it known
         while len(self._buckets) > self._capacity:
             self._buckets.popitem(last=False)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from orgstead.errors import RateLimited
 from orgstead.rates import Rates
 from orgstead.storage import tables
 from tests.api.actors import SCOPE, Service, problem
@@ -120,3 +121,36 @@ def test_buckets_are_bounded(ticks: Ticks) -> None:
         rates.spend(f"org_{number}")
         rates.learn(f"org_{number}", 5)
     assert len(rates._buckets) == 3
+
+
+def test_nobody_is_looked_at_while_nobody_can_have_used_up_their_rate(ticks: Ticks) -> None:
+    rates = Rates(ticks=ticks)
+    assert rates.are_quiet()
+    for number in range(10):
+        assert rates.are_quiet(), number
+        rates.spend("org_a")
+        rates.learn("org_a", 5)
+    assert not rates.are_quiet()
+    for _ in range(8):
+        rates.spend("org_b")
+        rates.learn("org_b", 5)
+    assert not rates.are_quiet()
+    ticks.now += 0.2
+    rates.check("org_a")
+    assert rates.are_quiet()
+    rates.spend("org_a")
+    assert not rates.are_quiet()
+
+
+def test_a_rate_below_one_is_used_up_by_the_request_that_made_it_known(ticks: Ticks) -> None:
+    rates = Rates(ticks=ticks)
+    rates.spend("org_a")
+    rates.learn("org_a", 0.1)
+    assert not rates.are_quiet()
+    ticks.now += 9.9
+    assert not rates.are_quiet()
+    with pytest.raises(RateLimited):
+        rates.check("org_a")
+    ticks.now += 0.2
+    assert rates.are_quiet()
+    rates.spend("org_a")

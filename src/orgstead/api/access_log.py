@@ -36,7 +36,8 @@ class AccessLog:
     ) -> None:
         """Take the line of a request that ends now and took ``duration`` seconds; call it in the event loop.
 
-        ``path`` without its query, which may carry what must not be logged.
+        ``request_id`` is one of ``request_id_of``, whose characters JSON has as they are. ``path`` comes without its
+        query, which may carry what must not be logged.
         """
         self._pending.append((time_ns(), request_id, method, path, route, status, duration, client))
         if self._timer is None:
@@ -57,18 +58,28 @@ class AccessLog:
 def _formatted(line: _Line) -> str:
     """The line as JSON. Put together here, because most of it repeats and need not be looked at again each time."""
     moment, request_id, method, path, route, status, duration, client = line
-    second, nanoseconds = divmod(moment, 1_000_000_000)
+    begin, middle = _repeated(method, route, status)
     return (
-        f'{{"time":"{_second(second)}.{nanoseconds // 1000:06d}Z","level":"info","event":"request",'
-        f'"request_id":{_quoted(request_id)},"method":{_repeated(method)},"path":{_quoted(path[:_LONGEST_PATH])},'
-        f'"route":{_repeated(route)},"status":{status},"duration_ms":{duration * 1000:.3f},'
-        f'"client":{_repeated(client)}}}\n'
+        f"{_second(moment // 1_000_000_000)}{moment // 1000 % 1_000_000:06d}"
+        f'Z","level":"info","event":"request","request_id":"{request_id}'
+        f"{begin}{_quoted(path[:_LONGEST_PATH])}{middle}{duration * 1000:.3f}{_end(client)}"
     )
 
 
 @lru_cache(maxsize=4)
 def _second(second: int) -> str:
-    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+    return '{"time":"' + datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S.")
+
+
+@lru_cache(maxsize=1024)
+def _repeated(method: str, route: str, status: int) -> tuple[str, str]:
+    """What is before the path, and before the duration."""
+    return f'","method":{_quoted(method)},"path":', f',"route":{_quoted(route)},"status":{status},"duration_ms":'
+
+
+@lru_cache(maxsize=1024)
+def _end(client: str) -> str:
+    return f',"client":{_quoted(client)}}}\n'
 
 
 def _quoted(text: str) -> str:
@@ -80,6 +91,3 @@ def _quoted(text: str) -> str:
     except TypeError:
         # Some servers decode a path into text that has no UTF-8.
         return orjson.dumps(ascii(text)).decode()
-
-
-_repeated = lru_cache(maxsize=1024)(_quoted)

@@ -41,6 +41,11 @@ class _Turn:
 
     def begin(self, loop: AbstractEventLoop, commits: int) -> None:
         """A transaction that ends with the turn, at the latest."""
+        self.commit()
+        if self.loop() is not loop:  # one that was there before may have ended in the middle of its turn
+            self.ending = False
+            self.loop = weakref.ref(loop)
+            weakref.finalize(loop, self.leave).atexit = False
         if not self.ending:
             loop.call_soon(self.end)
             self.ending = True
@@ -60,13 +65,6 @@ class _Turn:
         with self.lock:
             self.ending = False
             self.commit()
-
-    def enter(self, loop: AbstractEventLoop) -> None:
-        """From now on the turns are this loop's. One that was there before may have ended in the middle of its own."""
-        self.commit()
-        self.ending = False
-        self.loop = weakref.ref(loop)
-        weakref.finalize(loop, self.leave).atexit = False
 
     def leave(self) -> None:
         """When the loop is gone: in whatever thread notices, which may be just here, holding the lock."""
@@ -105,18 +103,14 @@ class Turns:
             turn = self._local.turn = self._new()
         if turn.reading:
             raise ForeignAwait
-        loop = get_running_loop()
         writer = self._writer
         with turn.lock:
             if turn.closed:
                 raise failures.closed()
-            if turn.loop() is not loop:
-                turn.enter(loop)
             commits = writer.attempts if writer else 0
-            if turn.begun and commits != turn.commits:
-                turn.commit()
-            if not turn.begun:
-                turn.begin(loop, commits)
+            loop = turn.loop()
+            if not (turn.begun and commits == turn.commits and loop is not None and loop.is_running()):
+                turn.begin(get_running_loop(), commits)
             turn.reading = shared = True
             try:
                 return job(turn.connection, *args, **kwargs)
