@@ -57,7 +57,7 @@ class Cycle(RequestResponseCycle):
             elif name in (b"connection", b"transfer-encoding"):
                 length = None
                 break
-            lines.append(_judged(name, value) if name in _NEW_EACH_TIME else _line(name, value))
+            lines.append(_of_now(name, value) if name in _NEW_EACH_TIME else _line(name, value))
         if length is None or not length.isdigit():
             # Framed in another way: nothing is written yet, and uvicorn knows them all.
             await super().send(message)
@@ -94,11 +94,16 @@ class Cycle(RequestResponseCycle):
         self.on_response()
 
 
-def _judged(name: bytes, value: bytes) -> bytes:
-    """The header as it is written. Raises RuntimeError where it could be read as something else than one header."""
-    if not _NAME.fullmatch(name) or _NOT_IN_VALUES.search(value):
+def _of_now(name: bytes, value: bytes) -> bytes:
+    """The header as it is written. Raises RuntimeError where its value could be read as something else than one."""
+    if _NOT_IN_VALUES.search(value):
         raise RuntimeError("An answer has a header that HTTP does not allow.")
     return b"%b: %b\r\n" % (name, value)
 
 
-_line = lru_cache(maxsize=256)(_judged)
+@lru_cache(maxsize=256)
+def _line(name: bytes, value: bytes) -> bytes:
+    """The same for any name, which is judged, too."""
+    if not _NAME.fullmatch(name):
+        raise RuntimeError("An answer has a header that HTTP does not allow.")
+    return _of_now(name, value)
