@@ -11,7 +11,7 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from orgstead.api.answering import Cycle
+from orgstead.api.answering import Cycle, _known
 from orgstead.api.http_protocol import LimitedProtocol
 from orgstead.api.limits import Application, Receive, Scope, Send
 
@@ -194,6 +194,14 @@ async def test_an_answer_whose_body_never_comes_is_none() -> None:
 
     found = await written_by(app, LimitedProtocol, GET)
     assert (found.written, found.closed) == (b"", True)
+
+
+async def test_what_is_remembered_of_headers_is_bounded() -> None:
+    for number in range(1000):
+        header = (b"x-number", b"%d" % number)
+        found = await answered(LimitedProtocol, 200, [header, LENGTH])
+        assert b"\r\nx-number: %d\r\n" % number in found.written
+    assert len(_known) <= 256
 
 
 @pytest.mark.parametrize(

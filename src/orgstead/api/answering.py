@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine
-from functools import lru_cache
 from typing import Any, Final
 
 from uvicorn._types import ASGISendEvent, HTTPResponseStartEvent
@@ -18,8 +17,12 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCy
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _NOT_IN_VALUES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
-_NEW_EACH_TIME: Final = frozenset({b"etag", b"x-request-id"})
+_NEW_EACH_TIME: Final = frozenset({b"content-length", b"etag", b"x-request-id"})
 """Headers that are hardly ever the same twice: remembering them would only push out others."""
+
+_MOST_KNOWN: Final = 256
+_known: dict[tuple[bytes, bytes], bytes] = {}
+"""The lines of headers that were judged before."""
 
 
 _COPIED: Final = 65_536
@@ -51,13 +54,17 @@ class Cycle(RequestResponseCycle):
     async def _begin(self, message: HTTPResponseStartEvent) -> None:
         length: bytes | None = None
         lines = [STATUS_LINE[message["status"]]]
-        for name, value in (*self.default_headers, *message.get("headers", ())):
-            if name == b"content-length":
-                length = value
-            elif name in (b"connection", b"transfer-encoding"):
-                length = None
-                break
-            lines.append(_of_now(name, value) if name in _NEW_EACH_TIME else _line(name, value))
+        for header in (*self.default_headers, *message.get("headers", ())):
+            line = _known.get(header)
+            if line is None:
+                name, value = header
+                if name == b"content-length":
+                    length = value
+                elif name in (b"connection", b"transfer-encoding"):
+                    length = None
+                    break
+                line = _line(name, value) if name in _NEW_EACH_TIME else _remembered(name, value)
+            lines.append(line)
         if length is None or not length.isdigit():
             # Framed in another way: nothing is written yet, and uvicorn knows them all.
             await super().send(message)
@@ -94,16 +101,18 @@ class Cycle(RequestResponseCycle):
         self.on_response()
 
 
-def _of_now(name: bytes, value: bytes) -> bytes:
+def _line(name: bytes, value: bytes) -> bytes:
     """The header as it is written. Raises RuntimeError where its value could be read as something else than one."""
     if _NOT_IN_VALUES.search(value):
         raise RuntimeError("An answer has a header that HTTP does not allow.")
     return b"%b: %b\r\n" % (name, value)
 
 
-@lru_cache(maxsize=256)
-def _line(name: bytes, value: bytes) -> bytes:
-    """The same for any name, which is judged, too."""
+def _remembered(name: bytes, value: bytes) -> bytes:
+    """The same for any name, which is judged, too. It need not be judged again, until so many others have been."""
     if not _NAME.fullmatch(name):
         raise RuntimeError("An answer has a header that HTTP does not allow.")
-    return _of_now(name, value)
+    if len(_known) >= _MOST_KNOWN:
+        _known.clear()
+    line = _known[name, value] = _line(name, value)
+    return line

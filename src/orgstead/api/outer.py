@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from orgstead.api.access_log import AccessLog
-from orgstead.api.deadlines import Deadlines
+from orgstead.api.deadlines import Deadlines, current_task
 from orgstead.api.errors import Rendered
 from orgstead.api.hosts import Hosts
 from orgstead.api.limits import Application, BodyOptions, BodyReader, Disconnected, Message, Receive, Scope, Send
@@ -102,8 +102,7 @@ class Outer:
         fields = dict(scope["headers"])
         request_id = request_id_of(fields.get(b"x-request-id"))
         scope.setdefault("state", {})["request_id"] = request_id
-        task = asyncio.current_task()
-        assert task is not None
+        task = current_task()
         answer = _Answer(send, task, self._deadlines, self._security, scope["path"], request_id)
         try:
             if len(fields) != len(scope["headers"]):
