@@ -24,7 +24,6 @@ _MOST_KNOWN: Final = 256
 _known: dict[tuple[bytes, bytes], bytes] = {}
 """The lines of headers that were judged before."""
 
-
 _COPIED: Final = 65_536
 """Bytes of the longest body that is copied behind its head; a longer one is worth a second write."""
 

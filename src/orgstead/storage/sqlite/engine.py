@@ -139,7 +139,7 @@ class SqliteStorage:
         **kwargs: P.kwargs,
     ) -> T:
         self._noted(scope)
-        return await self._aside(_scan, scope, work, args, kwargs)
+        return await self._aside(_on_snapshot, _read, scope, work, args, kwargs)
 
     async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
         return self._now(access.access, org_id, user_id, session_id)
@@ -242,13 +242,13 @@ def _read(
     return drive(SqliteTransaction(connection, scope, writable=False), work, args, kwargs)
 
 
-def _scan(
+def _on_snapshot(
     connection: sqlite3.Connection,
-    scope: Scope,
-    work: Callable[..., Awaitable[T]],
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
+    job: Callable[Concatenate[sqlite3.Connection, P], T],
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
 ) -> T:
-    """Run work that only reads on a snapshot of its own."""
+    """Run ``job`` on a snapshot of its own."""
     with connections.snapshot(connection):
-        return _read(connection, scope, work, args, kwargs)
+        return job(connection, *args, **kwargs)
