@@ -1,15 +1,18 @@
-"""Small things everyone needs: time, ids, members of JSON. Knows no organization and does no I/O."""
+"""Small things everyone needs: time, ids, members of JSON, work side by side. Knows no organization and does no I/O."""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeVar, cast
+
+T = TypeVar("T")
 
 Clock = Callable[[], datetime]
 """Gives the time in UTC to the millisecond. The App owns one, so that tests can set it."""
@@ -60,6 +63,16 @@ def _written(prefix: str, number: int) -> str:
 def rfc3339(moment: datetime) -> str:
     """``2026-11-23T10:00:00.000Z``: how every time leaves the product."""
     return moment.replace(tzinfo=None).isoformat(timespec="milliseconds") + "Z"
+
+
+async def all_of(works: Iterable[Awaitable[T]]) -> list[T]:
+    """The results of all, done side by side, in order. Raises the first one's error, once all have ended: nothing goes
+    on behind the back of whoever hears of a failure."""
+    ended = await asyncio.gather(*works, return_exceptions=True)
+    for one in ended:
+        if isinstance(one, BaseException):
+            raise one
+    return cast(list[T], ended)
 
 
 def unique_members(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-from orgstead import organizations, record_definitions, record_import
+from orgstead import kit, organizations, record_definitions, record_import
 from orgstead.audit import Actor
 from orgstead.errors import NotFound, PlacementMoved
 from orgstead.model import OrganizationStatus
@@ -92,13 +92,8 @@ async def _import_window(app: App, collection: str, window: Sequence[Addressed],
         async with room:
             return await _import_group(app, collection, found.get(name), lines, actor)
 
-    # All are waited for, so that nothing goes on behind the back of whoever hears of a failure.
-    ended = await asyncio.gather(*(group(*item) for item in groups.items()), return_exceptions=True)
-    outcomes: dict[int, Outcome] = {}
-    for result in ended:
-        if isinstance(result, BaseException):
-            raise result
-        outcomes.update((outcome.line, outcome) for outcome in result)
+    ended = await kit.all_of(group(*item) for item in groups.items())
+    outcomes = {outcome.line: outcome for result in ended for outcome in result}
     ids = {name: one.organization.id for name, one in found.items()}
     return [Told(one.organization, ids.get(one.organization), outcomes[one.line.number]) for one in window]
 

@@ -5,11 +5,10 @@ On a server nearly all of the time is waiting for it, so several organizations a
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from orgstead import index_integrity, lifecycle, placements
+from orgstead import index_integrity, kit, lifecycle, placements
 from orgstead.integrity_findings import Finding
 from orgstead.model import Organization, Placement, Slot, SlotState
 from orgstead.storage import tables
@@ -33,18 +32,9 @@ async def findings(
     """What is wrong with the spaces of these organizations, in their order; ``places`` are the placements there are."""
     for begin in range(0, len(batch), AT_ONCE):
         looking = [_in_space(app, o, places.get(o.id), repair) for o in batch[begin : begin + AT_ONCE]]
-        for found in await _all_of(looking):
+        for found in await kit.all_of(looking):
             for finding in found:
                 yield finding
-
-
-async def _all_of(looking: Sequence[Coroutine[Any, Any, list[Finding]]]) -> list[list[Finding]]:
-    """What they find, in their order. Raises the first one's error, once all have ended."""
-    ended = await asyncio.gather(*looking, return_exceptions=True)
-    for one in ended:
-        if isinstance(one, BaseException):
-            raise one
-    return [one for one in ended if not isinstance(one, BaseException)]
 
 
 async def _in_space(app: App, organization: Organization, placement: Placement | None, repair: bool) -> list[Finding]:

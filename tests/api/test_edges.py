@@ -239,10 +239,14 @@ async def test_metrics_count_by_route_and_never_by_organization(service: Service
         for method in ("GET", "HEAD"):
             assert (await client.request(method, acme.path, headers=acme.owner.headers)).status_code == 200
         await client.get("/nowhere")
+        for page in ("/docs", "/docs/page.css", "/openapi.json"):
+            assert (await client.get(page)).status_code == 200
         shown = (await watcher.get("/metrics")).text
     for method in ("GET", "HEAD"):
         labels = f'{{method="{method}",route="/v1/organizations/{{organization_id}}",status="2xx"}}'
         assert f"orgstead_http_requests_total{labels} 1.0" in shown
     assert 'route="unmatched",status="4xx"' in shown
+    for page in ("/docs", "/docs/{name}", "/openapi.json"):
+        assert f'orgstead_http_requests_total{{method="GET",route="{page}",status="2xx"}} 1.0' in shown
     assert acme.id not in shown
     assert "nowhere" not in shown

@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from orgstead.api.limits import WITHOUT_BODY, BodyOptions, BodyReader, Disconnected, Receive
+from orgstead.api.limits import (
+    NO_VALUE,
+    WITHOUT_BODY,
+    BodyOptions,
+    BodyReader,
+    Disconnected,
+    Receive,
+    WholeBody,
+)
 from orgstead.errors import BodyTooLarge, MalformedRequest, OrgsteadError, RequestTimeout, UnsupportedMediaType
 from tests.data.hostile_json import CASES, MERELY_ODD, Case
 
@@ -85,6 +93,16 @@ async def test_odd_bodies_reach_the_application_unchanged(name: str, body: bytes
 async def test_json_may_be_named_in_several_ways(content_type: bytes) -> None:
     headers = {b"content-type": content_type, b"content-encoding": b"identity"}
     assert await body_of(await READER.read("POST", headers, Client(b"{}").receive)) == b"{}"
+
+
+async def test_what_a_body_says_comes_with_it() -> None:
+    read = await READER.read("POST", JSON, Client(b'{"a":', b"[1]}").receive)
+    assert isinstance(read, WholeBody)
+    assert read.value == {"a": [1]}
+    assert await body_of(read) == read.body == b'{"a":[1]}'
+    empty = await READER.read("POST", {}, Client(b"").receive)
+    assert isinstance(empty, WholeBody)
+    assert empty.value is NO_VALUE
 
 
 def padded(size: int) -> bytes:

@@ -585,6 +585,21 @@ def test_durations_fall_into_their_buckets() -> None:
     assert [at_most(bound) for bound in ("0.001", "0.01", "0.025", "10.0", "+Inf")] == [2, 2, 3, 3, 4]
 
 
+def test_every_request_is_counted_however_many_come_before_somebody_looks() -> None:
+    metrics = RequestMetrics()
+    for number in range(1, 1001):
+        metrics.add("GET", "/", 200, 0.001)
+        if number in (1, 700):
+            ((*_, buckets, seconds),) = metrics.snapshot()
+            assert (sum(buckets), round(seconds, 6)) == (number, number / 1000)
+    total = RequestMetrics()
+    total.include(metrics.snapshot())
+    registry = CollectorRegistry()
+    registry.register(total)
+    labels = {"method": "GET", "route": "/", "status": "2xx"}
+    assert registry.get_sample_value("orgstead_http_requests_total", labels) == 1000
+
+
 # --- other than HTTP ---
 
 

@@ -1,7 +1,8 @@
-"""Ids: short, lower-case, never twice, and sorted by their age."""
+"""Ids: short, lower-case, never twice, and sorted by their age. Work side by side: heard of when all has ended."""
 
 from __future__ import annotations
 
+import asyncio
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -48,3 +49,37 @@ def test_random_bits_differ_between_milliseconds(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(kit, "_ulids", kit._Ulids())
     monkeypatch.setattr(time, "time_ns", lambda: next(times) * 1_000_000)
     assert len({kit.new_id("x")[12:] for _ in range(99)}) == 99
+
+
+@pytest.mark.anyio
+async def test_work_side_by_side_gives_its_results_in_order() -> None:
+    first = asyncio.Event()
+
+    async def waits() -> int:
+        await first.wait()
+        return 1
+
+    async def goes_on() -> int:
+        first.set()
+        return 2
+
+    assert await kit.all_of([waits(), goes_on()]) == [1, 2]
+
+
+@pytest.mark.anyio
+async def test_a_failure_is_heard_of_when_all_has_ended() -> None:
+    ended: list[str] = []
+    failed = asyncio.Event()
+
+    async def fails() -> None:
+        failed.set()
+        raise LookupError
+
+    async def takes_longer() -> None:
+        await failed.wait()
+        await asyncio.sleep(0)
+        ended.append("longer")
+
+    with pytest.raises(LookupError):
+        await kit.all_of([takes_longer(), fails(), takes_longer()])
+    assert ended == ["longer", "longer"]

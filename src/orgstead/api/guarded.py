@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orgstead.api.faults import invalid
+from orgstead.api.limits import NO_VALUE, WholeBody
 
 _PARAMETERS = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
 _SPECIALS = ("request", "websocket", "http_connection", "response", "background_tasks", "security_scopes")
@@ -98,8 +99,9 @@ def _direct_with_body(
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         values = {name: await guard(request)}
-        # Read after the guard: nobody without a valid credential learns anything about bodies.
-        values[body.name] = parsed(body.model, await request.body())
+        # Judged after the guard: nobody without a valid credential learns anything about bodies.
+        value = receive.value if isinstance(receive, WholeBody) else _value_of(await request.body())
+        values[body.name] = _held(body.model, value)
         if request_name is not None:
             values[request_name] = request
         response = await endpoint(**values)
@@ -108,12 +110,17 @@ def _direct_with_body(
     return app
 
 
-def parsed(model: type[BaseModel], body: bytes) -> BaseModel:
-    """The body, which the strict reader has let pass, as the model has it. Raises ``InvalidInput``."""
-    if not body:
+def _value_of(body: bytes) -> object:
+    """What the body says, where no layer around the routes has read it."""
+    return orjson.loads(body) if body else NO_VALUE
+
+
+def _held(model: type[BaseModel], value: object) -> BaseModel:
+    """The body's value as the model has it. Raises ``InvalidInput``."""
+    if value is NO_VALUE:
         raise invalid([_MISSING])
     try:
-        return model.model_validate(orjson.loads(body))
+        return model.model_validate(value)
     except ValidationError as error:
         found = error.errors(include_url=False, include_context=False, include_input=False)
         raise invalid([{**fault, "loc": ("body", *fault["loc"])} for fault in found]) from None

@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from orgstead.api.strict_json import MAX_MEMBERS, decode
 from orgstead.errors import BodyTooLarge, MalformedRequest, RequestTimeout, UnsupportedMediaType
@@ -36,6 +36,31 @@ _WITH_RECORDS = re.compile(r"/v1/organizations/[^/]+/(?:collections/[^/]+/record
 
 class Disconnected(Exception):
     """The client went away while its body was being read; nobody waits for an answer."""
+
+
+NO_VALUE: Final = object()
+"""The ``value`` of an empty body."""
+
+
+class WholeBody:
+    """The ``receive`` of an application whose request's body is here: it gives it at once.
+
+    ``value`` is what its JSON says, so that nobody need parse it again. It is not copied: who takes it may change it.
+    """
+
+    __slots__ = ("_given", "_receive", "body", "value")
+
+    def __init__(self, body: bytes, value: object, receive: Receive) -> None:
+        self.body = body
+        self.value = value
+        self._receive = receive
+        self._given = False
+
+    async def __call__(self) -> Message:
+        if self._given:
+            return await self._receive()
+        self._given = True
+        return {"type": "http.request", "body": self.body, "more_body": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +118,10 @@ class BodyReader:
             if length != b"0":
                 _check_type(headers)
         body = await self._collect(receive, limit)
-        if body:
-            _check_type(headers)
-            decode(body, max_members=LARGE_MEMBERS if large else MAX_MEMBERS)
-        return _replay(body, receive)
+        if not body:
+            return WholeBody(body, NO_VALUE, receive)
+        _check_type(headers)
+        return WholeBody(body, decode(body, max_members=LARGE_MEMBERS if large else MAX_MEMBERS), receive)
 
     async def _collect(self, receive: Receive, limit: int) -> bytes:
         chunks: list[bytes] = []
@@ -149,12 +174,3 @@ def _is_json_in_utf8(content_type: bytes) -> bool:
         if name.strip() == b"charset"
     ]
     return media_type == b"application/json" and charsets in ([], [b"utf-8"])
-
-
-def _replay(body: bytes, receive: Receive) -> Receive:
-    pending: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def replay() -> Message:
-        return pending.pop() if pending else await receive()
-
-    return replay

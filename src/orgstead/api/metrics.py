@@ -15,6 +15,8 @@ BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
+_MOST_PENDING = 256
+
 _LABELS = ("method", "route", "status")
 
 
@@ -28,19 +30,29 @@ class RequestMetrics(Collector):
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, str, int], tuple[list[int], list[float]]] = {}
+        self._pending: list[tuple[str, str, int, float]] = []
 
     def add(self, method: str, route: str, status: int, duration: float) -> None:
-        """Count one request that took ``duration`` seconds."""
-        key = (method if method in METHODS else "other", route, status // 100)
-        series = self._series.get(key)
-        if series is None:
-            series = self._series[key] = ([0] * (len(BOUNDS) + 1), [0.0])
-        buckets, total = series
-        buckets[bisect_left(BOUNDS, duration)] += 1
-        total[0] += duration
+        """Count one request that took ``duration`` seconds: later, many at once, which is cheaper."""
+        self._pending.append((method, route, status, duration))
+        if len(self._pending) >= _MOST_PENDING:
+            self._count()
+
+    def _count(self) -> None:
+        """Count what is pending."""
+        pending, self._pending = self._pending, []
+        for method, route, status, duration in pending:
+            key = (method if method in METHODS else "other", route, status // 100)
+            series = self._series.get(key)
+            if series is None:
+                series = self._series[key] = ([0] * (len(BOUNDS) + 1), [0.0])
+            buckets, total = series
+            buckets[bisect_left(BOUNDS, duration)] += 1
+            total[0] += duration
 
     def snapshot(self) -> list[Any]:
         """All counts so far, as JSON can hold them; ``include`` takes them."""
+        self._count()
         return [[*key, buckets, total[0]] for key, (buckets, total) in self._series.items()]
 
     def include(self, snapshot: Sequence[Any]) -> None:
@@ -52,6 +64,7 @@ class RequestMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The samples; called by the registry when ``/metrics`` is read."""
+        self._count()
         requests = CounterMetricFamily("orgstead_http_requests", "Requests answered.", labels=_LABELS)
         durations = HistogramMetricFamily(
             "orgstead_http_request_duration_seconds", "Time from a request's headers to its answer.", labels=_LABELS

@@ -12,6 +12,9 @@ from orgstead.errors import Overloaded
 K = TypeVar("K")
 V = TypeVar("V")
 
+Caller = tuple[str, str, str]
+"""An organization, a person, and a session: the key of the hot read."""
+
 _AT_ONCE: Final = 2
 """Questions that may be under way. One more would make each of them smaller, so that they cost more; one less would let
 those who come while it is on its way to a distant server wait for all of that way."""

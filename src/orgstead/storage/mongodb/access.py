@@ -10,6 +10,7 @@ from pymongo.asynchronous.client_session import AsyncClientSession
 from orgstead.model import Access
 from orgstead.storage import tables
 from orgstead.storage.codec import storable
+from orgstead.storage.gathering import Caller
 from orgstead.storage.mongodb.client import Server
 from orgstead.storage.mongodb.documents import Document, layout_of
 from orgstead.storage.port import Table
@@ -24,9 +25,6 @@ _session = layout_of(tables.sessions)
 _OTHERS: tuple[Table[Any], ...] = (tables.placements, tables.memberships, tables.sessions, tables.users)
 _ALL: tuple[Table[Any], ...] = (tables.organizations, *_OTHERS)
 
-
-Caller = tuple[str, str, str]
-"""An organization, a person, and a session."""
 
 Found = tuple[Document | None, ...]
 """The documents of the organization, placement, membership, session and user."""

@@ -13,9 +13,9 @@ from orgstead.errors import StorageReadOnly
 from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access
-from orgstead.storage.gathering import Gathering
+from orgstead.storage.gathering import Caller, Gathering
 from orgstead.storage.mongodb import access, client, location, maintenance, schema, spaces
-from orgstead.storage.mongodb.access import Caller, Found
+from orgstead.storage.mongodb.access import Found
 from orgstead.storage.mongodb.examine import examine
 from orgstead.storage.mongodb.transaction import attempt
 from orgstead.storage.mongodb.units import UNIT_SECONDS, Units

@@ -13,6 +13,7 @@ from typing import Any
 from orgstead.model import Access
 from orgstead.storage import tables
 from orgstead.storage.codec import codec_of, storable
+from orgstead.storage.gathering import Caller
 from orgstead.storage.port import Table
 from orgstead.storage.postgres.connections import Connection
 from orgstead.storage.postgres.policies import SYSTEM_SETTING
@@ -31,9 +32,6 @@ _S = _M + len(_membership.columns)
 _U = _S + len(_session.columns)
 
 CALL = f"SELECT * FROM {within(SCHEMA, FUNCTION)}($1, $2, $3)"  # noqa: S608  # declared names
-
-Caller = tuple[str, str, str]
-"""An organization, a person, and a session."""
 
 Found = tuple[Any, ...]
 """The columns of all parts, one after the other."""

@@ -15,6 +15,7 @@ from orgstead.errors import ConfigurationError, OrgsteadError, StorageReadOnly, 
 from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access, PlacementKind
+from orgstead.storage.gathering import Caller
 from orgstead.storage.port import Digest, FoundSpace, Scope, Space, SystemScope, Table, Transaction
 from orgstead.storage.postgres import (
     access,
@@ -28,7 +29,7 @@ from orgstead.storage.postgres import (
     spaces,
     spaces_found,
 )
-from orgstead.storage.postgres.access import Caller, Found
+from orgstead.storage.postgres.access import Found
 from orgstead.storage.postgres.attempts import READING, WRITING, commit, outside, repeated, transact
 from orgstead.storage.postgres.connections import Connection, Pool, Pools
 from orgstead.storage.postgres.examine import Owner, examine, owner_of
