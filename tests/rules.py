@@ -25,7 +25,7 @@ ENTRY = "entry"
 
 MODULES: Mapping[str, str] = {
     LANGUAGE: (
-        "orgstead base64url csv_cells errors failpoints findings kit lifecycle model names policy record_errors"
+        "orgstead base64url csv_cells errors failpoints findings kit lifecycle model names policy recent record_errors"
     ),
     PORT: "storage.port storage.tables",
     ENGINES: (
@@ -34,7 +34,7 @@ MODULES: Mapping[str, str] = {
     ),
     OPENER: "storage",
     USE_CASES: (
-        "access aggregates answers archive_export archive_files archive_import archive_loading archive_steps"
+        "access aggregates answers api_keys archive_export archive_files archive_import archive_loading archive_steps"
         " archives arrivals audit conditions creation cursors events feed field_paths idempotency identity importing"
         " index_integrity index_keys integrity integrity_findings json_schemas keys members operations organizations"
         " passwords placements purging queries query_plans query_sources rates record_batches record_collections"

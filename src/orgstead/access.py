@@ -6,9 +6,10 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from orgstead.api_keys import KeyClaims
 from orgstead.errors import Forbidden, InvalidToken, NotFound, Suspended
-from orgstead.model import Access, Membership, Organization, OrganizationStatus, Placement, Role, Session
-from orgstead.policy import Permission, allowed
+from orgstead.model import Access, ApiKey, Membership, Organization, OrganizationStatus, Placement, Role, Session
+from orgstead.policy import FOR_PEOPLE, RANK, Permission, allowed, lower
 from orgstead.tokens import Claims
 
 ACTIVE = frozenset({OrganizationStatus.ACTIVE})
@@ -17,18 +18,47 @@ ACTIVE = frozenset({OrganizationStatus.ACTIVE})
 _EXISTING = frozenset({OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED, OrganizationStatus.CLOSED})
 
 
+_OPEN_TO_KEYS = frozenset({OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED})
+
+
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a credential stands for: a person in one organization, as the store has them now."""
+    """Who a credential stands for, in one organization, as the store has them now: a person who has logged in, or a
+    program with an API key. The ``membership`` is that person's, or of the one who made the key."""
 
     organization: Organization
     placement: Placement
     membership: Membership
-    session: Session
+    credential: Session | ApiKey
+
+    @property
+    def id(self) -> str:
+        """Who does something, as audit entries and events name them."""
+        return self.credential.id if isinstance(self.credential, ApiKey) else self.membership.user_id
 
     @property
     def user_id(self) -> str:
+        """The person, also behind an API key."""
         return self.membership.user_id
+
+    @property
+    def role(self) -> Role:
+        """An API key's own, and never more than that of whoever made it."""
+        role = self.membership.role
+        return lower(role, self.credential.role) if isinstance(self.credential, ApiKey) else role
+
+    @property
+    def session(self) -> Session:
+        """The person's session. Raises ``Forbidden`` for an API key: only people have an account."""
+        if isinstance(self.credential, ApiKey):
+            raise Forbidden
+        return self.credential
+
+    def may(self, permission: Permission) -> bool:
+        """Has the role this permission, and is it one that this kind of credential can have?"""
+        if permission in FOR_PEOPLE and isinstance(self.credential, ApiKey):
+            return False
+        return allowed(self.role, permission)
 
 
 def authenticate(access: Access, claims: Claims, at: datetime) -> Principal:
@@ -60,6 +90,33 @@ def authenticate(access: Access, claims: Claims, at: datetime) -> Principal:
     return Principal(organization, placement, membership, session)
 
 
+def authenticate_key(access: Access, claims: KeyClaims, at: datetime, *, limited: bool) -> Principal:
+    """What the API key claims, confirmed against the store. Raises ``InvalidToken``, and never says why.
+
+    The organization must exist and not be closed, the key be the one it has under this id, neither expired nor
+    deleted, and whoever made it still be a member. Where their role is below the key's by now, the key is dead, or
+    ``limited`` to their role.
+    """
+    organization, placement, membership, key = (
+        access.organization,
+        access.placement,
+        access.membership,
+        access.api_key,
+    )
+    if (
+        organization is None
+        or placement is None
+        or membership is None
+        or key is None
+        or organization.status not in _OPEN_TO_KEYS
+        or not claims.is_of(key)
+        or (key.expires_at is not None and key.expires_at <= at)
+        or (RANK[membership.role] < RANK[key.role] and not limited)
+    ):
+        raise InvalidToken
+    return Principal(organization, placement, membership, key)
+
+
 def authorize(
     principal: Principal,
     permission: Permission,
@@ -74,13 +131,13 @@ def authorize(
     Raises, in this order, ``InvalidToken``, ``NotFound`` where ``named`` is not the principal's own, ``Suspended``,
     ``Forbidden``.
     """
-    organization, role = principal.organization, principal.membership.role
+    organization = principal.organization
     status = organization.status
-    if status is OrganizationStatus.CLOSED and (status not in statuses or role is not Role.OWNER):
+    if status is OrganizationStatus.CLOSED and (status not in statuses or principal.role is not Role.OWNER):
         raise InvalidToken
     if named is not None and named != organization.id:
         raise NotFound
     if status is OrganizationStatus.SUSPENDED and status not in statuses:
         raise Suspended
-    if not allowed(role, permission):
+    if not principal.may(permission):
         raise Forbidden

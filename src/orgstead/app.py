@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, ParamSpec, Self, TypeVar
 
 from orgstead import archive_steps, creation, kit, purging, record_indexing, renaming
+from orgstead.api_keys import KeyUses
 from orgstead.arrivals import Arrivals
 from orgstead.cursors import Cursors
 from orgstead.errors import ConfigurationError
@@ -57,6 +58,7 @@ class App:
         self.arrivals = Arrivals()
         self._cells: dict[str, Storage] = {FIRST_CELL: storage}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self.key_uses = KeyUses(storage, self.in_background)
 
     @classmethod
     async def open(

@@ -7,7 +7,8 @@ I6  slot counters equal a recount, and none is behind the events that it numbers
 I7  every audit chain verifies and begins with the creation
 I9  no operation without progress for longer than its limit, no organization waiting for one that has ended
 I10 epochs only grow: no slots of a later epoch than the placement's, none open of an earlier one
-I11 no membership without its user and organization, no organization with members but without an owner
+I11 no membership without its user and organization, no organization with members but without an owner, no API key
+    without its organization
 I13 the indexes of a collection hold what its records say, no more and no less
 
 I3, I5, I8 and I12 belong to features that are not there yet. Repair does only what is safe: it drops a space that no
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 from orgstead import audit, lifecycle, placements, resuming, space_integrity
 from orgstead.integrity_findings import Finding
 from orgstead.model import (
+    ApiKey,
     AuditEntry,
     Cell,
     Membership,
@@ -78,10 +80,11 @@ async def fsck(app: App, *, repair: bool = False, progress: Report = _ignore) ->
         findings, off = await app.storage.scan(SCOPE, _directory_findings, batch, after, last)
         for finding in findings:
             yield finding
-        for org_id, amount in off.items():
+        for org_id, amounts in off.items():
             if repair:
-                await app.storage.run(SCOPE, _recount_members, org_id)
-            yield Finding("I6", org_id, f"The usage counters are off: members by {amount:+d}.", repair)
+                await app.storage.run(SCOPE, _recount_organization, org_id)
+            said = ", ".join(f"{what} by {amount:+d}" for what, amount in amounts.items() if amount)
+            yield Finding("I6", org_id, f"The usage counters are off: {said}.", repair)
         places = {p.org_id: p for p in await app.storage.scan(SCOPE, placements.get_many, [o.id for o in batch])}
         async for finding in space_integrity.findings(app, batch, places, repair=repair):
             yield finding
@@ -109,13 +112,15 @@ async def _organizations(tx: Transaction, after: str) -> list[Organization]:
 
 async def _directory_findings(
     tx: Transaction, batch: list[Organization], after: str, last: str
-) -> tuple[list[Finding], dict[str, int]]:
+) -> tuple[list[Finding], dict[str, dict[str, int]]]:
     """What is wrong with these organizations, which are all whose id is above ``after`` and not above ``last``; and by
-    how much their counters of members are off."""
+    how much their counters are off."""
     alive = {o.id: o for o in batch if o.status is not OrganizationStatus.PURGING}
-    members, counted = await _members(tx, alive, {o.id for o in batch}, after, last)
-    findings = [*await _slugs(tx, alive), *await _chains(tx, alive, after, last), *members]
-    return findings, await _miscounted(tx, [o.id for o in alive.values() if o.members != counted[o.id]], counted)
+    there = {o.id for o in batch}
+    members, memberships = await _members(tx, alive, there, after, last)
+    strays, api_keys = await _api_keys(tx, there, after, last)
+    findings = [*await _slugs(tx, alive), *await _chains(tx, alive, after, last), *members, *strays]
+    return findings, await _miscounted(tx, alive, {"members": memberships, "api_keys": api_keys})
 
 
 async def _between(
@@ -194,17 +199,45 @@ async def _members(
     return findings, counted
 
 
-async def _miscounted(tx: Transaction, suspects: Sequence[str], counted: Counter[str]) -> dict[str, int]:
-    """By how much the counters are off, by organization: seen again, as of the moment that the count is of."""
-    there = await tx.find_many(tables.organizations, [(org_id,) for org_id in suspects]) if suspects else []
-    off = {o.id: o.members - counted[o.id] for o in there if o.status is not OrganizationStatus.PURGING}
-    return {org_id: amount for org_id, amount in off.items() if amount}
+async def _api_keys(tx: Transaction, there: set[str], after: str, last: str) -> tuple[list[Finding], Counter[str]]:
+    """What is wrong with the API keys of these organizations, and how many each of them has."""
+    findings: list[Finding] = []
+    counted: Counter[str] = Counter()
+    keys: list[ApiKey]
+    async for keys in _between(tx, tables.api_keys, "id", _LAST, after, last):
+        for key in keys:
+            counted[key.org_id] += 1
+            if key.org_id not in there:
+                detail = f"The API key {key.id} names this organization, which does not exist."
+                findings.append(Finding("I11", key.org_id, detail))
+    return findings, counted
 
 
-async def _recount_members(tx: Transaction, org_id: str) -> None:
+_COUNTED: Mapping[str, Table[Any]] = {"members": tables.memberships, "api_keys": tables.api_keys}
+"""The counters of an organization that are in the directory, and the rows that each counts."""
+
+
+async def _miscounted(
+    tx: Transaction, alive: Mapping[str, Organization], counted: Mapping[str, Counter[str]]
+) -> dict[str, dict[str, int]]:
+    """By how much which counters are off, by organization: seen again, as of the moment that the count is of."""
+    suspects = [(org_id,) for org_id, o in alive.items() if any(_off(o, counted).values())]
+    seen = await tx.find_many(tables.organizations, suspects) if suspects else []
+    off = {o.id: _off(o, counted) for o in seen if o.status is not OrganizationStatus.PURGING}
+    return {org_id: amounts for org_id, amounts in off.items() if any(amounts.values())}
+
+
+def _off(organization: Organization, counted: Mapping[str, Counter[str]]) -> dict[str, int]:
+    return {what: getattr(organization, what) - number[organization.id] for what, number in counted.items()}
+
+
+async def _recount_organization(tx: Transaction, org_id: str) -> None:
     organization = await tx.lock(tables.organizations, org_id)
-    there = await count_rows(tx, tables.memberships, {"org_id": org_id})
-    await tx.adjust(tables.organizations, org_id, deltas={"members": there - organization.members})
+    deltas = {
+        what: await count_rows(tx, table, {"org_id": org_id}) - getattr(organization, what)
+        for what, table in _COUNTED.items()
+    }
+    await tx.adjust(tables.organizations, org_id, deltas=deltas)
 
 
 # --- what no organization knows of ------------------------------------------------------------------------------------

@@ -55,6 +55,11 @@ def derived_id(prefix: str, at: datetime, seed: bytes) -> str:
     return _written(prefix, milliseconds << 80 | int.from_bytes(hashlib.sha256(seed).digest()[:10]))
 
 
+def base32(number: int, length: int) -> str:
+    """The number in so many digits of the alphabet that ids are written in: lower case, without i, l, o and u."""
+    return "".join([_ALPHABET[number >> shift & 31] for shift in range(5 * (length - 1), -5, -5)])
+
+
 def _written(prefix: str, number: int) -> str:
     return f"{prefix}_{''.join([_PAIRS[number >> shift & 1023] for shift in _SHIFTS])}"
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 Json = Any
 """A JSON value: None, bool, int within 64 bits, finite float, text, list, or dict with text keys."""
+
+API_KEY_ID: Final = "key_"
+"""What the ids of API keys begin with, and no session's does: a credential is the one or the other."""
 
 
 class OrganizationStatus(StrEnum):
@@ -64,7 +67,8 @@ class Organization:
 
     ``epoch`` is the cut-off of its credentials: a token carries the epoch it was minted under; an older one is dead.
     ``suspended_by`` is "owner" or "operator": what an operator suspended, an owner cannot reactivate.
-    ``members`` counts its memberships; as every write to the row does, counting raises ``version``.
+    ``members`` counts its memberships, ``api_keys`` its API keys; as every write to the row does, counting raises
+    ``version``.
     """
 
     id: str
@@ -80,6 +84,7 @@ class Organization:
     closed_at: datetime | None = None
     purge_at: datetime | None = None
     members: int = 0
+    api_keys: int = 0
     created_at: datetime
     updated_at: datetime
     version: int = 1
@@ -147,6 +152,27 @@ class Session:
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """A credential of an organization for its programs. It acts in ``role``.
+
+    ``user_id`` made it, and has to be a member for as long as it is used. ``secret_hash`` is the SHA-256 (hex) of the
+    key as it was shown once. ``used_at`` is known to the hour only: most requests do not write.
+    """
+
+    org_id: str
+    id: str
+    name: str
+    role: Role
+    user_id: str
+    secret_hash: str
+    expires_at: datetime | None = None
+    used_at: datetime | None = None
+    created_at: datetime
+    updated_at: datetime
     version: int = 1
 
 
@@ -358,7 +384,8 @@ class PurgeReceipt:
 class Access:
     """What one request needs to know about who is asking; read in one round trip, fresh on every request.
 
-    Anything that does not exist is None. ``user_epoch`` is the user's current cut-off.
+    Anything that does not exist is None, ``session`` where an API key was asked for, ``api_key`` where a session was.
+    ``user_epoch`` is the user's current cut-off.
     """
 
     organization: Organization | None
@@ -366,3 +393,4 @@ class Access:
     membership: Membership | None
     session: Session | None
     user_epoch: int | None
+    api_key: ApiKey | None = None

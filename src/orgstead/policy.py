@@ -23,6 +23,7 @@ class Permission(StrEnum):
     READ_RECORDS = "record.read"
     WRITE_RECORDS = "record.write"
     DEFINE_COLLECTIONS = "collection.define"
+    MANAGE_API_KEYS = "api_key.manage"
     USE_OWN_ACCOUNT = "account.use"
 
 
@@ -42,7 +43,11 @@ _ADMINS = _MEMBERS | {
     Permission.RENAME_ORGANIZATION,
     # A schema or a unique field decides what everybody else may write, and an index what every write costs.
     Permission.DEFINE_COLLECTIONS,
+    Permission.MANAGE_API_KEYS,
 }
+
+FOR_PEOPLE = frozenset({Permission.USE_OWN_ACCOUNT})
+"""What no API key may, whatever its role: it is nobody, and has no account."""
 
 ALLOWED: Mapping[Role, frozenset[Permission]] = {
     Role.VIEWER: _EVERYONE,
@@ -57,3 +62,8 @@ RANK: Mapping[Role, int] = {Role.VIEWER: 0, Role.MEMBER: 1, Role.ADMIN: 2, Role.
 
 def allowed(role: Role, permission: Permission) -> bool:
     return permission in ALLOWED[role]
+
+
+def lower(role: Role, other: Role) -> Role:
+    """The one of the two that may do less."""
+    return min(role, other, key=RANK.__getitem__)

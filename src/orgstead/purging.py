@@ -35,6 +35,7 @@ BATCH = 500
 _ROWS: tuple[tuple[Table[Any], str], ...] = (
     (tables.memberships, "org_id"),
     (tables.sessions, "org_id"),
+    (tables.api_keys, "org_id"),
     (tables.events, "org_id"),
     (tables.audit_entries, "org_id"),
     (tables.idempotent_responses, "org_id"),

@@ -46,7 +46,7 @@ class FeedExpired(OrgsteadError):
 
 
 class QuotaExceeded(OrgsteadError):
-    """``what`` is the counter that is at its limit: records, bytes, collections or members."""
+    """``what`` is the counter that is at its limit: records, bytes, collections, members or api_keys."""
 
     code = "quota.exceeded"
     title = "The organization's plan does not allow more; delete something, or change to a plan with a higher limit."

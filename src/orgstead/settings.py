@@ -105,10 +105,19 @@ class PlanSettings(Group):
     )
     max_collections: Limit = Field(default=None, description="Collections of an organization. Empty: no limit.")
     max_members: Limit = Field(default=None, description="Members of an organization. Empty: no limit.")
+    max_api_keys: Limit = Field(default=None, description="API keys of an organization. Empty: no limit.")
     requests_per_second: Rate = Field(
         default=None,
         description="Requests of an organization a second, for each serving process; two seconds' worth may come at "
         "once. Empty: no limit.",
+    )
+
+
+class ApiKeySettings(Group):
+    after_demotion: Literal["dead", "limited"] = Field(
+        default="dead",
+        description="What becomes of an API key when the role of whoever made it falls below its own: it is refused, "
+        "or it may do what they may. When they are no member any more, it is refused in any case.",
     )
 
 
@@ -196,6 +205,7 @@ DEFAULT_PLANS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "max_bytes": 100 * 1_048_576,
             "max_collections": 100,
             "max_members": 100,
+            "max_api_keys": 10,
             "requests_per_second": 100,
         },
         "pro": {
@@ -204,6 +214,7 @@ DEFAULT_PLANS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "max_bytes": 10 * 1_073_741_824,
             "max_collections": 1000,
             "max_members": 1000,
+            "max_api_keys": 100,
             "requests_per_second": 1000,
         },
         "enterprise": {"placement": PlacementKind.DEDICATED},
@@ -272,6 +283,7 @@ class Settings(BaseSettings):
     jwt: JwtSettings = JwtSettings()
     passwords: PasswordSettings = PasswordSettings()
     sessions: SessionSettings = SessionSettings()
+    api_keys: ApiKeySettings = ApiKeySettings()
     placement: PlacementSettings = PlacementSettings()
     records: RecordSettings = RecordSettings()
     log: LogSettings = LogSettings()

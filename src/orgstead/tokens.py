@@ -28,6 +28,7 @@ from orgstead.errors import ConfigurationError, InvalidToken
 from orgstead.keys import Algorithm, Keys
 from orgstead.kit import Clock, now, unique_members
 from orgstead.model import Role, Session
+from orgstead.recent import Recent
 
 TOKEN_TYPE = "at+jwt"  # noqa: S105  the media type of RFC 9068, no secret
 MAX_TOKEN_LENGTH = 4096
@@ -111,7 +112,7 @@ class Tokens:
             _header(algorithm, key.kid): key.key for key in keys.verifiers(algorithm)
         }
         self._refresh_key = keys.derived("refresh")
-        self._cache = _Cache(cached)
+        self._cache: Recent[_Verified] = Recent(cached)
 
     # --- access tokens ------------------------------------------------------------------------------------------------
 
@@ -241,28 +242,6 @@ class _Verified:
     claims: Claims
     valid_from: int
     valid_until: int
-
-
-class _Cache:
-    """The verified tokens of late, bounded: a full generation becomes the old one, and the old one is forgotten."""
-
-    __slots__ = ("_new", "_old", "_size")
-
-    def __init__(self, size: int) -> None:
-        self._size = size
-        self._new: dict[str, _Verified] = {}
-        self._old: dict[str, _Verified] = {}
-
-    def get(self, token: str) -> _Verified | None:
-        found = self._new.get(token)
-        if found is None and (found := self._old.get(token)) is not None:
-            self.put(token, found)
-        return found
-
-    def put(self, token: str, verified: _Verified) -> None:
-        if len(self._new) >= self._size:
-            self._old, self._new = self._new, {}
-        self._new[token] = verified
 
 
 def _header(algorithm: Algorithm, kid: str) -> str:

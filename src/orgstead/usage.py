@@ -28,6 +28,7 @@ class Limits:
     bytes: int | None = None
     collections: int | None = None
     members: int | None = None
+    api_keys: int | None = None
 
     def of(self, what: str) -> int | None:
         limit: int | None = getattr(self, what)
@@ -41,6 +42,8 @@ class Limits:
 
 Counted = Slot | Organization
 """The rows that have counters."""
+
+_RELIEF: Final = {"members": "remove a member", "api_keys": "delete one that is not used"}
 
 COUNTERS: Final = tuple(field.name for field in fields(Limits))
 _COLUMNS: Final[Mapping[type[Counted], Sequence[str]]] = {
@@ -71,9 +74,10 @@ def admit(limits: Limits, used: Mapping[str, int], deltas: Mapping[str, int]) ->
 
 def exceeded(what: str, limit: int, used: int) -> QuotaExceeded:
     """The refusal: it says which limit is in the way, how much is used, and what would help."""
-    relief = "remove a member" if what == "members" else "delete something"
+    name = what.replace("api_keys", "API keys")
     return QuotaExceeded(
-        f"The organization's plan allows {limit} {what} and it has {used}, so this would be too much: {relief},"
+        f"The organization's plan allows {limit} {name} and it has {used}, so this would be too much:"
+        f" {_RELIEF.get(what, 'delete something')},"
         " or change to a plan with a higher limit.",
         what=what,
         limit=limit,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from orgstead.app import App
 from orgstead.audit import SYSTEM
 from orgstead.audit import Actor as AuditActor
 from orgstead.creation import NewOrganization
-from orgstead.model import Organization, Placement, Role, User
+from orgstead.model import Organization, OrganizationStatus, Placement, Role, User
 from orgstead.organizations import OWNER, Located
 from orgstead.sessions import Entry
 from orgstead.storage import tables
@@ -42,6 +43,19 @@ class Person:
     email: str
     role: Role
     session_id: str
+    token: str
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token}"}
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program with an API key that an organization's owner made."""
+
+    key_id: str
+    role: Role
     token: str
 
     @property
@@ -98,7 +112,7 @@ class Service:
         self,
         method: str,
         path: str,
-        person: Person | None = None,
+        person: Person | Program | None = None,
         body: Any = None,
         *,
         key: str | None = None,
@@ -181,6 +195,22 @@ class Service:
             SCOPE, organizations.close, standing.id, timedelta(days=30), actor=SYSTEM, at=self.watch()
         )
         return replace(standing, organization=changed)
+
+    async def program(self, standing: Standing, role: Role, person: Person | None = None, **more: Any) -> Program:
+        """An API key that the owner (or another) makes over HTTP; it has been used, which is written down by now."""
+        body = {"name": f"a {role} program", "role": role, **more}
+        made = await self.ask("POST", f"{standing.path}/api_keys", person or standing.owner, body)
+        assert made.status_code == 201, made.text
+        program = Program(made.json()["id"], role, made.json()["token"])
+        if standing.organization.status is OrganizationStatus.ACTIVE:
+            assert (await self.ask("GET", standing.path, program)).status_code == 200
+            await self.settled()
+        return program
+
+    async def settled(self) -> None:
+        """Wait for what goes on in the background."""
+        if self.app._tasks:
+            await asyncio.wait(self.app._tasks)
 
     # --- what is stored ---------------------------------------------------------------------------------------------
 

@@ -16,11 +16,11 @@ from fastapi.routing import APIRoute
 
 from orgstead import placements
 from orgstead.api import application
-from orgstead.model import OrganizationStatus, Role
+from orgstead.model import ApiKey, OrganizationStatus, Role
 from orgstead.policy import RANK
 from orgstead.storage import tables
 from orgstead.storage.port import Table, Transaction
-from tests.api.actors import PASSWORD, SCOPE, Person, Service, Standing
+from tests.api.actors import PASSWORD, SCOPE, Person, Program, Service, Standing
 
 ACTIVE, SUSPENDED, CLOSED = OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED, OrganizationStatus.CLOSED
 
@@ -47,6 +47,8 @@ class Town:
     suspended: Standing
     closed: Standing
     refresh_token: str
+    programs: Mapping[Role, Program]
+    """The programs of ``own``, by the role of their keys."""
     operations: Mapping[str, str]
     """organization -> the operation that created it"""
 
@@ -67,6 +69,9 @@ async def founded(service: Service) -> Town:
         await _with_records(service, standing)
     suspended = await service.suspended(f"Cedarbrook {number}")
     closed = await service.closed(f"Dogwood {number}")
+    programs = {role: await service.program(own, role) for role in (Role.VIEWER, Role.ADMIN, Role.OWNER)}
+    for standing in (own, other, suspended, closed):
+        await service.app.storage.run(SCOPE, _with_key, standing)
     return Town(
         service=service,
         own=own,
@@ -74,8 +79,26 @@ async def founded(service: Service) -> Town:
         suspended=suspended,
         closed=closed,
         refresh_token=tokens.json()["refresh_token"],
+        programs=programs,
         operations={found.org_id: found.id for found in await service.rows(tables.operations)},
     )
+
+
+async def _with_key(tx: Transaction, standing: Standing) -> None:
+    """A viewer's API key, whose id follows from its organization's; its text is nobody's."""
+    at = standing.organization.created_at
+    key = ApiKey(
+        org_id=standing.id,
+        id=f"key_{standing.id.removeprefix('org_')}",
+        name=f"key of {standing.slug}",
+        role=Role.VIEWER,
+        user_id=standing.owner.user_id,
+        secret_hash="0" * 64,
+        created_at=at,
+        updated_at=at,
+    )
+    await tx.add(tables.api_keys, key)
+    await tx.adjust(tables.organizations, standing.id, deltas={"api_keys": 1})
 
 
 async def _with_records(service: Service, standing: Standing) -> None:
@@ -91,13 +114,16 @@ async def _with_records(service: Service, standing: Standing) -> None:
 STRANGERS = ("nobody", "garbage", "expired")
 """Actors without a valid credential: none, one that is no token, one whose time is over."""
 
-ACTORS = (*STRANGERS, "foreign", "suspended", "closed", "viewer", "member", "admin", "owner")
+PROGRAMS = {"viewer-key": Role.VIEWER, "admin-key": Role.ADMIN, "owner-key": Role.OWNER}
+"""Actors with an API key of ``own``."""
+
+ACTORS = (*STRANGERS, "foreign", "suspended", "closed", "viewer", "member", "admin", "owner", *PROGRAMS)
 """``foreign``, ``suspended`` and ``closed`` are owners: of another organization, of a suspended and of a closed one."""
 
 
 def person(town: Town, actor: str) -> Person | None:
-    """The actor's log-in, None for strangers."""
-    if actor in STRANGERS:
+    """The actor's log-in, None for strangers and programs."""
+    if actor in STRANGERS or actor in PROGRAMS:
         return None
     return town.of(actor).people[Role(actor) if actor in RANK else Role.OWNER]
 
@@ -106,6 +132,8 @@ def credential(town: Town, actor: str) -> dict[str, str]:
     """The actor's headers."""
     if actor == "nobody":
         return {}
+    if actor in PROGRAMS:
+        return town.programs[PROGRAMS[actor]].headers
     if actor == "garbage":
         return {"authorization": "Bearer garbage"}
     if actor == "expired":
@@ -148,13 +176,14 @@ class Entry:
 
     ``least`` is the lowest role that may; None where no credential is needed. ``outcomes`` says for each status of the
     caller's organization in which the route listens at all what it answers; in others it refuses. ``strangers`` is the
-    status for those without a credential where they may call it, too.
+    status for those without a credential where they may call it, too. What is ``for_people`` no program may call.
     """
 
     make: Maker
     least: Role | None = None
     outcomes: Mapping[OrganizationStatus, int] = field(default_factory=lambda: {ACTIVE: 200})
     strangers: int | None = None
+    for_people: bool = False
 
     def expected(self, actor: str, named: bool) -> int:
         """The status for an actor; ``named``: the call names the organization ``own``, whoever makes it."""
@@ -163,13 +192,15 @@ class Entry:
         if actor in STRANGERS:
             return self.strangers if self.strangers and actor == "nobody" else 401
         status = {"suspended": SUSPENDED, "closed": CLOSED}.get(actor, ACTIVE)
-        role = Role(actor) if actor in RANK else Role.OWNER
+        role = PROGRAMS.get(actor) or (Role(actor) if actor in RANK else Role.OWNER)
         if status is CLOSED and CLOSED not in self.outcomes:
             return 401
         if named and actor in ("foreign", "suspended", "closed"):
             return 404
         if status not in self.outcomes:
             return 423
+        if self.for_people and actor in PROGRAMS:
+            return 403
         return self.outcomes[status] if RANK[role] >= RANK[self.least] else 403
 
 
@@ -217,6 +248,11 @@ def _operation(town: Town, about: Standing, actor: str) -> Call:
     return Call(path={"operation_id": town.operations[about.id]})
 
 
+def _api_key(town: Town, about: Standing, actor: str) -> Call:
+    """About the API key that every organization of a town has."""
+    return Call(path={"organization_id": about.id, "api_key_id": f"key_{about.id.removeprefix('org_')}"})
+
+
 def _invoice(body: dict[str, Any] | None = None, **query: str) -> Maker:
     """About the collection and the record that every active organization of a town has."""
 
@@ -257,6 +293,8 @@ COLLECTIONS = OWN + "/collections"
 ONE_COLLECTION = COLLECTIONS + "/{collection}"
 RECORDS = ONE_COLLECTION + "/records"
 ONE_RECORD = RECORDS + "/{record_id}"
+API_KEYS = OWN + "/api_keys"
+ONE_API_KEY = API_KEYS + "/{api_key_id}"
 _CHANGE = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
 
 ROUTES: dict[tuple[str, str], Entry] = {
@@ -267,12 +305,12 @@ ROUTES: dict[tuple[str, str], Entry] = {
     ("POST", "/admin/login"): Entry(_login),
     ("POST", "/v1/auth/login"): Entry(_login),
     ("POST", "/v1/auth/refresh"): Entry(_refresh),
-    ("POST", "/v1/auth/logout"): Entry(_plain, Role.VIEWER, {ACTIVE: 204, SUSPENDED: 204}),
-    ("POST", "/v1/auth/password"): Entry(_with(**_CHANGE), Role.VIEWER, {ACTIVE: 204}),
+    ("POST", "/v1/auth/logout"): Entry(_plain, Role.VIEWER, {ACTIVE: 204, SUSPENDED: 204}, for_people=True),
+    ("POST", "/v1/auth/password"): Entry(_with(**_CHANGE), Role.VIEWER, {ACTIVE: 204}, for_people=True),
     ("GET", "/.well-known/jwks.json"): Entry(_plain),
-    ("GET", "/v1/me"): Entry(_plain, Role.VIEWER),
-    ("GET", "/v1/organizations"): Entry(_plain, Role.VIEWER),
-    ("POST", "/v1/organizations"): Entry(_creation, Role.VIEWER, {ACTIVE: 201}, strangers=201),
+    ("GET", "/v1/me"): Entry(_plain, Role.VIEWER, for_people=True),
+    ("GET", "/v1/organizations"): Entry(_plain, Role.VIEWER, for_people=True),
+    ("POST", "/v1/organizations"): Entry(_creation, Role.VIEWER, {ACTIVE: 201}, strangers=201, for_people=True),
     ("GET", OWN): Entry(_by_id(), Role.VIEWER),
     ("PATCH", OWN): Entry(_by_id({"metadata": {"seen": True}}), Role.ADMIN),
     ("DELETE", OWN): Entry(_by_id(), Role.OWNER),
@@ -282,6 +320,11 @@ ROUTES: dict[tuple[str, str], Entry] = {
     ("POST", OWN + "/reactivate"): Entry(_by_id(), Role.OWNER, {ACTIVE: 409, SUSPENDED: 200}),
     ("POST", OWN + "/restore"): Entry(_by_id(), Role.OWNER, {ACTIVE: 409, SUSPENDED: 409, CLOSED: 200}),
     ("GET", OWN + "/usage"): Entry(_by_id(), Role.VIEWER),
+    ("GET", API_KEYS): Entry(_by_id(), Role.ADMIN),
+    ("POST", API_KEYS): Entry(_by_id({"name": "a program", "role": "viewer"}), Role.ADMIN, {ACTIVE: 201}),
+    ("GET", ONE_API_KEY): Entry(_api_key, Role.ADMIN),
+    ("POST", ONE_API_KEY + "/rotate"): Entry(_api_key, Role.ADMIN),
+    ("DELETE", ONE_API_KEY): Entry(_api_key, Role.ADMIN, {ACTIVE: 204}),
     ("GET", OWN + "/events"): Entry(_by_id(), Role.VIEWER),
     ("GET", COLLECTIONS): Entry(_by_id(), Role.VIEWER),
     ("GET", ONE_COLLECTION): Entry(_invoice(), Role.VIEWER),
@@ -337,7 +380,11 @@ def names_an_organization(call: Call) -> bool:
 
 def missing(call: Call) -> Call:
     """The call about an organization, or an operation, that does not exist."""
-    nothing = {"organization_id": f"org_{MISSING}", "operation_id": f"op_{MISSING}"}
+    nothing = {
+        "organization_id": f"org_{MISSING}",
+        "operation_id": f"op_{MISSING}",
+        "api_key_id": f"key_{MISSING}",
+    }
     return replace(
         call,
         path={name: nothing.get(name, value) for name, value in call.path.items()},

@@ -225,6 +225,17 @@ async def test_a_stream_ends_with_the_access_before_it_tells_more(
         assert await stream.next() is None
 
 
+async def test_a_stream_ends_with_the_api_key_that_it_was_opened_with(service: Service, acme: Standing) -> None:
+    program = await service.program(acme, Role.VIEWER)
+    async with listening(built(service, look=0.01), acme.path + "/events", program.headers) as stream:
+        await make(service, acme, "a")
+        assert (await stream.event()).type == "collection.created"
+        assert (await stream.event()).type == "record.created"
+        assert (await service.ask("DELETE", f"{acme.path}/api_keys/{program.key_id}", acme.admin)).status_code == 204
+        end = await stream.event()
+        assert (end.type, end.data) == ("end", {"code": "auth.token_invalid"})
+
+
 async def test_what_happens_after_a_revocation_is_not_told(service: Service, acme: Standing, app: Application) -> None:
     """Access is looked at before the events: what was written in between is seen by nobody."""
     async with listening(app, acme.path + "/events", acme.viewer.headers, "start=now") as stream:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from orgstead.model import Access, OrganizationStatus, Role
+from orgstead.model import API_KEY_ID, Access, OrganizationStatus, Role
 from orgstead.storage.port import OrgScope, Storage, Transaction
-from orgstead.storage.tables import memberships, organizations, placements, sessions, users
+from orgstead.storage.tables import api_keys, memberships, organizations, placements, sessions, users
 from tests.contract.work import SYSTEM, do
 from tests.engines import Database
-from tests.rows import key_of, org_id, sample
+from tests.rows import key_of, org_id, sample, token
 
 
 class Caller:
@@ -69,6 +69,47 @@ async def test_access_without_one_part(storage: Storage, part: str) -> None:
     assert await storage.access(*caller.key) == caller.access
     await do(storage, SYSTEM, "remove", table, *key_of(table, row))
     assert await storage.access(*caller.key) == lacking
+
+
+async def test_access_with_an_api_key(storage: Storage) -> None:
+    """Where the credential is an API key, there is no session; and a key is one organization's."""
+    caller, other = Caller(), Caller()
+    for one in (caller, other):
+        await storage.run(SYSTEM, one.enter)
+    key = sample(api_keys, caller.key[0], id=token(API_KEY_ID + "x"), user_id=caller.user.id)
+    twin = sample(api_keys, other.key[0], id=key.id, user_id=other.user.id)
+    asked = (*caller.key[:2], key.id)
+    without = replace(caller.access, session=None)
+    assert await storage.access(*asked) == without
+    for row in (key, twin):
+        await do(storage, SYSTEM, "add", api_keys, row)
+    assert await storage.access(*asked) == replace(without, api_key=key)
+    assert (await storage.access(other.key[0], caller.user.id, key.id)).api_key == twin
+    assert await storage.access(*caller.key) == caller.access
+    rotated = await do(storage, OrgScope(caller.key[0]), "replace", api_keys, replace(key, secret_hash="other"))
+    assert (await storage.access(*asked)).api_key == rotated
+    await do(storage, OrgScope(caller.key[0]), "remove", api_keys, *key_of(api_keys, key))
+    assert await storage.access(*asked) == without
+
+
+async def test_access_with_sessions_and_api_keys_at_once(storage: Storage) -> None:
+    """Each gets what its credential is, whatever those have who ask at the same moment."""
+    callers = [Caller() for _ in range(8)]
+    wanted: dict[tuple[str, str, str], Access] = {}
+    for caller in callers:
+        await storage.run(SYSTEM, caller.enter)
+        key = sample(api_keys, caller.key[0], id=token(API_KEY_ID + "x"), user_id=caller.user.id)
+        await do(storage, SYSTEM, "add", api_keys, key)
+        wanted[caller.key] = caller.access
+        wanted[(*caller.key[:2], key.id)] = replace(caller.access, session=None, api_key=key)
+        wanted[(*caller.key[:2], API_KEY_ID)] = replace(caller.access, session=None)
+    wanted["none", "none", API_KEY_ID + "none"] = Access(None, None, None, None, None)
+    wanted[callers[0].key[0], "\0", API_KEY_ID + "\ud800"] = Access(
+        callers[0].organization, callers[0].placement, None, None, None
+    )
+    asked = [*wanted, *reversed(wanted)]
+    found = await asyncio.gather(*(storage.access(*key) for key in asked))
+    assert found == [wanted[key] for key in asked]
 
 
 async def test_access_of_another_organization(storage: Storage) -> None:

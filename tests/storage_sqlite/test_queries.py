@@ -116,9 +116,10 @@ async def test_one_row_is_found_by_its_key(storage: SqliteStorage) -> None:
         assert not {"SCAN users", "SCAN memberships", "SCAN slugs", "SCAN audit_heads"} & set(plan.split("; ")), plan
 
 
-async def test_the_hot_read_is_five_searches_by_primary_key(storage: SqliteStorage) -> None:
+@pytest.mark.parametrize("statement", [access._WITH_SESSION, access._WITH_API_KEY], ids=["session", "API key"])
+async def test_the_hot_read_is_five_searches_by_primary_key(storage: SqliteStorage, statement: str) -> None:
     connection = writer_of(storage).connection
-    steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {access._SELECT}", ("a", "b", "c"))]
+    steps = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", ("a", "b", "c"))]
     searches = [step for step in steps if step.startswith("SEARCH")]
     assert len(searches) == 5
     assert all("PRIMARY KEY" in step for step in searches)

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from orgstead import __version__
 from orgstead.api import (
+    api_keys,
     auth,
     docs_page,
     faults,
@@ -49,6 +50,7 @@ ROUTERS = (
     record_collections.router,
     feed.router,
     usage.router,
+    api_keys.router,
     auth.router,
     me.router,
     operations.router,

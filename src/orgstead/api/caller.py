@@ -9,14 +9,14 @@ from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, cast
 from fastapi import Depends
 from starlette.requests import Request
 
-from orgstead import record_batches, spaces
-from orgstead.access import ACTIVE, Principal, authenticate, authorize
+from orgstead import api_keys, record_batches, spaces
+from orgstead.access import ACTIVE, Principal, authenticate, authenticate_key, authorize
 from orgstead.api.preconditions import NO_VERSION, is_unchanged, version_if_matched
 from orgstead.app import App
 from orgstead.audit import Actor
-from orgstead.errors import InvalidToken, PreconditionFailed, Suspended, Unauthenticated
+from orgstead.errors import Forbidden, InvalidToken, PreconditionFailed, Suspended, Unauthenticated
 from orgstead.model import OrganizationStatus, User
-from orgstead.policy import Permission, allowed
+from orgstead.policy import Permission
 from orgstead.record_batches import Terms
 from orgstead.spaces import Work
 from orgstead.storage import tables
@@ -45,7 +45,7 @@ class Caller:
     @property
     def actor(self) -> Actor:
         """The caller as audit entries name them."""
-        return actor_of(self.request, self.principal.user_id)
+        return actor_of(self.request, self.principal.id)
 
     @property
     def if_match(self) -> int | None:
@@ -113,7 +113,9 @@ class Caller:
         return value
 
     async def account(self) -> User:
-        """The caller's own account."""
+        """The caller's own account. Raises ``Forbidden`` for an API key."""
+        if not self.principal.may(Permission.USE_OWN_ACCOUNT):
+            raise Forbidden
         return await self.app.storage.read(_ACCOUNT, _user, self.principal.user_id)
 
 
@@ -165,34 +167,57 @@ async def authenticated(
     repeatable: bool = True,
     counted: bool = True,
 ) -> Caller:
-    """The caller, if the access token is valid and allows this. Raises what ``access`` raises, and ``RateLimited``.
+    """The caller, if the access token or API key is valid and allows this.
+
+    Raises what ``access`` raises, and ``RateLimited``.
 
     A POST with an Idempotency-Key is let pass although the organization is suspended, with the ``refusal`` that
     ``idempotent`` raises unless the key has an answer: it is due also where the status has changed since, most of all
     by that very request. ``counted`` is False for looking again at a caller who was let in by this very request.
     """
     app = app_of(request)
-    claims = app.tokens.verify_access(bearer_token(request))
-    if counted:
-        app.rates.spend(claims.org_id)
-    found = await app.storage.access(claims.org_id, claims.user_id, claims.session_id)
-    try:
-        principal = authenticate(found, claims, app.clock())
-    except InvalidToken:
+    token = bearer_token(request)
+    if token.startswith(api_keys.PREFIX):
+        principal = await _holder_of_key(app, token, counted=counted)
+    else:
+        claims = app.tokens.verify_access(token)
         if counted:
-            app.rates.give_back(claims.org_id)
-        raise
+            app.rates.spend(claims.org_id)
+        found = await app.storage.access(claims.org_id, claims.user_id, claims.session_id)
+        try:
+            principal = authenticate(found, claims, app.clock())
+        except InvalidToken:
+            if counted:
+                app.rates.give_back(claims.org_id)
+            raise
     if counted:
         plan = app.settings.plans.get(principal.organization.plan)
-        app.rates.learn(claims.org_id, plan.requests_per_second if plan else None)
+        app.rates.learn(principal.organization.id, plan.requests_per_second if plan else None)
     try:
         authorize(principal, permission, statuses, named=request.scope["path_params"].get("organization_id"))
     except Suspended as refusal:
         repeatable = repeatable and request.scope["method"] == "POST" and bool(values_of(request, b"idempotency-key"))
-        if not repeatable or not allowed(principal.membership.role, permission):
+        if not repeatable or not principal.may(permission):
             raise
         return Caller(app, principal, request, refusal)
     return Caller(app, principal, request)
+
+
+async def _holder_of_key(app: App, token: str, *, counted: bool) -> Principal:
+    """Whom an API key stands for. Raises ``InvalidToken``, and ``RateLimited``.
+
+    Unlike a token it has no signature: whose rate it may use is only known when the store has confirmed it.
+    """
+    at = app.clock()
+    claims = api_keys.parse(token)
+    found = await app.storage.access(claims.org_id, claims.user_id, claims.key_id)
+    limited = app.settings.api_keys.after_demotion == "limited"
+    principal = authenticate_key(found, claims, at, limited=limited)
+    if counted:
+        app.rates.spend(claims.org_id)
+    if found.api_key is not None:
+        app.key_uses.note(token, found.api_key, at)
+    return principal
 
 
 EVERY_STATUS = frozenset({OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED, OrganizationStatus.CLOSED})
@@ -210,6 +235,7 @@ CanReadOperations = Annotated[Caller, Depends(can(Permission.READ_OPERATIONS))]
 CanReadRecords = Annotated[Caller, Depends(can(Permission.READ_RECORDS, repeatable=False))]
 CanWriteRecords = Annotated[Caller, Depends(can(Permission.WRITE_RECORDS))]
 CanDefineCollections = Annotated[Caller, Depends(can(Permission.DEFINE_COLLECTIONS))]
+CanManageApiKeys = Annotated[Caller, Depends(can(Permission.MANAGE_API_KEYS))]
 CanUseOwnAccount = Annotated[Caller, Depends(can(Permission.USE_OWN_ACCOUNT))]
 CanLogOut = Annotated[Caller, Depends(can(Permission.USE_OWN_ACCOUNT, NOT_CLOSED))]
 

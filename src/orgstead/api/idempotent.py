@@ -1,10 +1,10 @@
-"""The Idempotency-Key header: every POST that changes something answers through one of the four functions here.
+"""The Idempotency-Key header: every POST that changes something answers through one of the functions here.
 
 ``once`` is for an effect of one transaction in the directory, ``in_space`` for one in the organization's space,
-``journalled`` for one of several transactions (creating, renaming), ``sealed`` for an answer that carries a secret,
-which is stored encrypted. Without the header they only do the work. What a key was answered before comes first; only
-then the ``refusal`` that a guard has left to them is raised. A POST that only reads takes the header and needs it not:
-sent again, it reads again.
+``journalled`` for one of several transactions (creating, renaming). Where the answer carries a secret, it is stored
+encrypted: ``once_sealed`` is ``once``, and ``sealed`` is for all else. Without the header they only do the work. What a
+key was answered before comes first; only then the ``refusal`` that a guard has left to them is raised. A POST that only
+reads takes the header and needs it not: sent again, it reads again.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ ANONYMOUS = Who("", "anonymous")
 
 
 def who(caller: Caller | None) -> Who:
-    return Who(caller.org_id, caller.principal.user_id, caller.refusal) if caller else ANONYMOUS
+    return Who(caller.org_id, caller.principal.id, caller.refusal) if caller else ANONYMOUS
 
 
 async def once(
@@ -75,22 +75,54 @@ async def once(
     **kwargs: P.kwargs,
 ) -> Response:
     """Run ``work`` in the caller's organization and answer with what ``answer`` makes of its result."""
-    asking = who(caller)
-    row = await _row(caller.request, asking, secret=False)
+    row = await _row(caller.request, who(caller), secret=False)
     if row is None:
         return _shown(answer(await caller.run(work, *args, **kwargs)))
+    done, replayed = await _kept(caller, row, answer, work, *args, **kwargs)
+    return _shown(_stored(done), replayed=replayed)
+
+
+async def once_sealed(
+    caller: Caller,
+    answer: Callable[[T], Answer],
+    work: Callable[Concatenate[Transaction, P], Awaitable[T]],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> Response:
+    """``once`` for an answer that carries a secret."""
+    row = await _row(caller.request, who(caller), secret=True)
+    if row is None:
+        return _shown(answer(await caller.run(work, *args, **kwargs)))
+    app, row_id = caller.app, row.id
+
+    def encrypted(result: T) -> Answer:
+        made = answer(result)
+        return replace(made, body=app.keys.encrypt(made.body, row_id))
+
+    done, replayed = await _kept(caller, row, encrypted, work, *args, **kwargs)
+    return _shown(_opened(app, done), replayed=replayed)
+
+
+async def _kept(
+    caller: Caller,
+    row: IdempotentResponse,
+    answer: Callable[[T], Answer],
+    work: Callable[Concatenate[Transaction, P], Awaitable[T]],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> tuple[IdempotentResponse, bool]:
+    """The row with its answer, written in the transaction of ``work``; and whether it was there already."""
     with _in_flight(caller.request, row):
-        done, replayed = await caller.app.storage.run(
+        return await caller.app.storage.run(
             OrgScope(caller.org_id),
             idempotency.once,
             tables.idempotent_responses,
             row,
             answer,
-            _permitted(asking, work),
+            _permitted(who(caller), work),
             *args,
             **kwargs,
         )
-    return _shown(_stored(done), replayed=replayed)
 
 
 def as_kept(answer: Answer) -> Answer:
@@ -192,10 +224,7 @@ async def sealed(
         return _shown(await work())
     with _in_flight(request, row):
         if found := await app.storage.run(SCOPE, idempotency.held if repeatable else idempotency.begin, row):
-            body = app.keys.decrypt(found.body, found.id)
-            if body is None:
-                raise InvalidIdempotencyKey("What was answered to this key can no longer be read; use a new key.")
-            return _shown(replace(_stored(found), body=body), replayed=True)
+            return _shown(_opened(app, found), replayed=True)
         try:
             who.refuse()
             answer = await work()
@@ -253,6 +282,14 @@ def _in_flight(request: Request, row: IdempotentResponse) -> Iterator[None]:
 
 def _stored(row: IdempotentResponse) -> Answer:
     return Answer(row.status, row.body, row.headers)
+
+
+def _opened(app: App, row: IdempotentResponse) -> Answer:
+    """The answer that is kept encrypted. Raises ``InvalidIdempotencyKey`` where it cannot be read any more."""
+    body = app.keys.decrypt(row.body, row.id)
+    if body is None:
+        raise InvalidIdempotencyKey("What was answered to this key can no longer be read; use a new key.")
+    return replace(_stored(row), body=body)
 
 
 def _shown(answer: Answer, *, replayed: bool = False) -> Response:

@@ -30,6 +30,7 @@ _TAGS = (
     "Events",
     "Authentication",
     "Account",
+    "API keys",
     "Operations",
 )
 """The order of the documentation."""
@@ -46,6 +47,7 @@ _MEMBERS = {
     "operation_id": "Id of the operation.",
     "collection": "Name of the collection.",
     "record_id": "Id of the record.",
+    "api_key_id": "Id of the API key.",
 }
 
 _TAGGED = (schemas.Organization, record_schemas.Collection, record_schemas.Record)

@@ -23,8 +23,11 @@ class RateLimits:
         self._app = app
 
     def check(self, path: str, headers: Mapping[bytes, bytes]) -> None:
-        """Raise ``RateLimited`` where the token is known and its organization has used up its rate."""
+        """Raise ``RateLimited`` where the token or API key is known and its organization has used up its rate."""
         if self._app.rates.are_quiet() or not path.startswith(GUARDED):
             return
-        if claims := self._app.tokens.known(token_in(headers.get(b"authorization", b""))):
-            self._app.rates.check(claims.org_id)
+        token = token_in(headers.get(b"authorization", b""))
+        claims = self._app.tokens.known(token)
+        org_id = claims.org_id if claims else self._app.key_uses.organization_of(token)
+        if org_id is not None:
+            self._app.rates.check(org_id)

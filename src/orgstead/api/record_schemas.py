@@ -245,6 +245,7 @@ class Usage(Output):
     bytes: Used
     collections: Used
     members: Used
+    api_keys: Used
     requests_per_second: float | None = Field(description="The plan's limit, for each serving process.")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
+from orgstead.api_keys import MAX_NAME as MAX_KEY_NAME
 from orgstead.model import OperationState, OrganizationStatus, PlacementKind, PlacementState, Role
 from orgstead.passwords import MAX_BYTES, MIN_LENGTH
 
@@ -51,6 +52,7 @@ PASSWORD = "correct horse battery"  # noqa: S105  an example of the documentatio
 ORGANIZATION_ID = "org_01kcy7w2e4g8m3n5p7q9r1s3t5"
 OPERATION_ID = "op_01kcy7w2e4g8m3n5p7q9r1s3t5"
 USER_ID = "usr_01kcy7w2e4g8m3n5p7q9r1s3t5"
+API_KEY_ID = "key_01kcy7w2e4g8m3n5p7q9r1s3t5"
 
 
 # --- requests -------------------------------------------------------------------------------------------------------
@@ -159,6 +161,25 @@ class PlanChange(Input):
     """Another plan."""
 
     plan: str = Field(examples=["pro"])
+
+
+class ApiKeyCreate(Input):
+    """A new API key."""
+
+    name: str = Field(
+        examples=["nightly export"],
+        description="What it is for, to tell it from others.",
+        json_schema_extra={"minLength": 1, "maxLength": MAX_KEY_NAME},
+    )
+    role: Literal["viewer", "member", "admin", "owner"] = Field(
+        examples=["viewer"], description="What it may do: not more than the caller."
+    )
+    expires_at: Text = Field(
+        default=None,
+        examples=["2027-11-23T10:00:00Z"],
+        description="RFC 3339; after that it is refused. Left out: never.",
+        json_schema_extra={"format": "date-time"},
+    )
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
@@ -305,3 +326,34 @@ class KeySet(Output):
     """Public keys of access tokens (RFC 7517); empty with HS256."""
 
     keys: list[dict[str, Any]]
+
+
+class ApiKey(Output):
+    """An API key, without its text."""
+
+    object: Literal["api_key"]
+    id: str = Field(examples=[API_KEY_ID])
+    name: str = Field(examples=["nightly export"])
+    role: Role
+    created_by: str = Field(examples=[USER_ID], description="Who made it. It ends with their membership.")
+    expires_at: str | None = Field(examples=["2027-11-23T10:00:00.000Z"])
+    last_used_at: str | None = Field(examples=["2026-11-23T10:00:00.000Z"], description="To the hour.")
+    created_at: str
+    updated_at: str
+
+
+class NewApiKey(ApiKey):
+    """An API key with its text, for ``Authorization: Bearer``."""
+
+    token: str = Field(
+        examples=["ok_" + "01kcy7w2e4g8m3n5p7q9r1s3t5" * 3 + "0" * 39],
+        description="The key itself. It is shown now and never again.",
+    )
+
+
+class ApiKeyList(Output):
+    """A part of a list."""
+
+    object: Literal["list"]
+    data: list[ApiKey]
+    next_cursor: str | None = Field(description="Pass it as `cursor` to go on; null at the end.")

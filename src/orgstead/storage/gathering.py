@@ -13,7 +13,7 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 Caller = tuple[str, str, str]
-"""An organization, a person, and a session: the key of the hot read."""
+"""An organization, a person, and a credential: the key of the hot read."""
 
 _AT_ONCE: Final = 2
 """Questions that may be under way. One more would make each of them smaller, so that they cost more; one less would let

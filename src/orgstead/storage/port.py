@@ -331,8 +331,11 @@ class Storage(Protocol):
     ) -> T:
         """Like ``read``, for work that reads many rows: it may take long and must not hold up point reads."""
 
-    async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
-        """The one hot read: everything a request must know about its caller, in one round trip, never cached."""
+    async def access(self, org_id: str, user_id: str, credential_id: str) -> Access:
+        """The one hot read: everything a request must know about its caller, in one round trip, never cached.
+
+        The credential is a session, or an API key where its id is one's (``API_KEY_ID``).
+        """
 
     async def create_space(self, space: Space, *, slots: int = 1) -> None:
         """Make the space's tables (dedicated) and its open slots. Promise 9."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from orgstead.model import (
+    ApiKey,
     AuditEntry,
     AuditHead,
     Cell,
@@ -55,6 +56,7 @@ sessions = Table(
     scope=None,
     indexes=(("user_id", "created_at", "id"), ("org_id", "id"), ("expires_at", "id")),
 )
+api_keys = Table("api_keys", ApiKey, key=("org_id", "id"), scope="org_id", indexes=(("org_id", "user_id", "id"),))
 operations = Table(
     "operations",
     Operation,
@@ -107,6 +109,7 @@ TABLES: tuple[Table[Any], ...] = (
     memberships,
     users,
     sessions,
+    api_keys,
     operations,
     events,
     audit_entries,

@@ -97,9 +97,9 @@ class MongoStorage:
         reading = attempt(self._server, scope, work, args, kwargs, writable=False, seconds=_SCAN_SECONDS)
         return await self._units.read(reading)
 
-    async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
+    async def access(self, org_id: str, user_id: str, credential_id: str) -> Access:
         with self._units.at_work():
-            return access.decoded(await self._callers.answer((org_id, user_id, session_id)))
+            return access.decoded(await self._callers.answer((org_id, user_id, credential_id)))
 
     async def _accesses(self, callers: Sequence[Caller]) -> list[Found]:
         async def once(session: AsyncClientSession) -> list[Found]:

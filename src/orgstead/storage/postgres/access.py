@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from orgstead.model import Access
+from orgstead.model import API_KEY_ID, Access
 from orgstead.storage import tables
 from orgstead.storage.codec import codec_of, storable
 from orgstead.storage.gathering import Caller
@@ -25,6 +25,7 @@ _organization = codec_of(tables.organizations)
 _placement = codec_of(tables.placements)
 _membership = codec_of(tables.memberships)
 _session = codec_of(tables.sessions)
+_api_key = codec_of(tables.api_keys)
 
 _P = len(_organization.columns)
 _M = _P + len(_placement.columns)
@@ -42,13 +43,16 @@ _PARTS: tuple[tuple[str, Table[Any], Sequence[str]], ...] = (
     ("m", tables.memberships, tables.memberships.columns),
     ("s", tables.sessions, tables.sessions.columns),
     ("u", tables.users, ("epoch",)),
+    ("k", tables.api_keys, tables.api_keys.columns),
 )
 _KEYS = {
     "o": "t.id = asked.org",
     "p": "t.org_id = asked.org",
     "m": "t.org_id = asked.org AND t.user_id = asked.person",
-    "s": "t.id = asked.login",
+    "s": "t.id = asked.credential",
     "u": "t.id = asked.person",
+    # What does not depend on the row is looked at first: callers with a session do not search for a key.
+    "k": f"starts_with(asked.credential, '{API_KEY_ID}') AND t.org_id = asked.org AND t.id = asked.credential",
 }
 
 
@@ -70,12 +74,13 @@ def create() -> str:
         for alias, table, _ in _PARTS
     )
     return (
-        f"CREATE OR REPLACE FUNCTION {within(SCHEMA, FUNCTION)}(orgs text[], people text[], logins text[])"  # noqa: S608
+        f"CREATE OR REPLACE FUNCTION {within(SCHEMA, FUNCTION)}(orgs text[], people text[], credentials text[])"  # noqa: S608
         f" RETURNS TABLE (number bigint, {results}) LANGUAGE plpgsql VOLATILE SECURITY INVOKER"
         " SET plan_cache_mode = force_generic_plan AS $body$ BEGIN"
         f" PERFORM set_config('{SYSTEM_SETTING}', 'on', true);"
         f" RETURN QUERY SELECT asked.number, {selected}"
-        f" FROM unnest(orgs, people, logins) WITH ORDINALITY AS asked (org, person, login, number){joins}; END $body$"
+        " FROM unnest(orgs, people, credentials) WITH ORDINALITY AS asked (org, person, credential, number)"
+        f"{joins}; END $body$"
     )
 
 
@@ -96,4 +101,5 @@ def decoded(row: Found) -> Access:
         _membership.recall(row[_M:_S]) if row[_M] is not None else None,
         _session.recall(row[_S:_U]) if row[_S] is not None else None,
         row[_U],
+        _api_key.recall(row[_U + 1 :]) if row[_U + 1] is not None else None,
     )

@@ -156,11 +156,11 @@ class PostgresStorage:
 
         return await self._reading(unit, scope)
 
-    async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
+    async def access(self, org_id: str, user_id: str, credential_id: str) -> Access:
         pools = self._here()
         pools.begin()  # from here on it is accepted, also while it waits for others
         try:
-            return access.decoded(await pools.callers.answer((org_id, user_id, session_id)))
+            return access.decoded(await pools.callers.answer((org_id, user_id, credential_id)))
         finally:
             pools.finish()
 

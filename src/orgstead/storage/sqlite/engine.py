@@ -141,8 +141,8 @@ class SqliteStorage:
         self._noted(scope)
         return await self._aside(_on_snapshot, _read, scope, work, args, kwargs)
 
-    async def access(self, org_id: str, user_id: str, session_id: str) -> Access:
-        return self._now(access.access, org_id, user_id, session_id)
+    async def access(self, org_id: str, user_id: str, credential_id: str) -> Access:
+        return self._now(access.access, org_id, user_id, credential_id)
 
     # --- spaces -----------------------------------------------------------------------------------------------------
 
