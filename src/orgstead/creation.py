@@ -124,11 +124,12 @@ def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
         created_at=at,
         updated_at=at,
     )
-    operation = operations.begun(CREATE, organization, by, {})
+    placement = placements.planned(app.settings, org_id, slug, new.plan)
+    place: dict[str, Json] = {"cell": placement.cell, "kind": placement.kind.value, "space": placement.space}
+    operation = operations.begun(CREATE, organization, by, {"placement": place})
     membership = None
     if new.owner:
         membership = Membership(org_id=org_id, user_id=new.owner.id, role=Role.OWNER, created_at=at, updated_at=at)
-    placement = placements.planned(app.settings, org_id, slug, new.plan)
     members = 1 if membership else 0
     usage.admit(usage.limits_of(app.settings, new.plan), usage.used(organization), {"members": members})
     return Draft(
@@ -222,10 +223,25 @@ def _chain(drawn: Draft, actor: Actor) -> tuple[AuditEntry, AuditHead]:
 
 async def make_space(app: App, operation: Operation) -> Mapping[str, Json]:
     """Make the space, or find it made."""
-    placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
+    placement = _carried(operation, app.clock())
+    if placement is None:
+        placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
     await app.cell(placement.cell).create_space(placements.space_of(placement))
     await failpoint("create.after_space")
     return {}
+
+
+def _carried(operation: Operation, at: datetime) -> Placement | None:
+    """The placement as the intent has it: nothing changes it before the organization is active or forgotten.
+
+    None once the lease has run out, because another process may have seen to either since, and where the operation
+    was begun by a version that carried none.
+    """
+    place = operation.payload.get("placement")
+    if place is None or operation.lease_until <= at:
+        return None
+    kind = PlacementKind(place["kind"])
+    return Placement(org_id=operation.org_id, cell=place["cell"], kind=kind, space=place["space"])
 
 
 async def make_spaces(app: App, batch: Sequence[Operation]) -> None:
