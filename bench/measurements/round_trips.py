@@ -45,8 +45,8 @@ _REQUESTS: tuple[tuple[str, str, str, Any, float], ...] = (
     ("an authenticated read", "GET", "/v1/organizations/{id}", None, 1),
     ("changing an organization's metadata", "PATCH", "/v1/organizations/{id}", {"metadata": {"a": 1}}, 8),
     ("renaming a pooled organization", "POST", "/v1/organizations/{id}/rename", {"name": "Acme Labs"}, 16),
-    ("creating a pooled organization", "POST", "/v1/organizations", {"name": "Another"}, 24),
-    ("creating a dedicated organization", "POST", "/v1/organizations", {"name": "Big", "plan": "enterprise"}, 28),
+    ("creating a pooled organization", "POST", "/v1/organizations", {"name": "Another"}, 22),
+    ("creating a dedicated organization", "POST", "/v1/organizations", {"name": "Big", "plan": "enterprise"}, 27),
     ("logging in", "POST", "/v1/auth/login", {"email": "ada@example.com", "password": PASSWORD}, 10),
 )
 """What is counted, its request, and how many commands it may take at most: the access check, the verbs of its units of

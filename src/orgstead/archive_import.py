@@ -210,17 +210,22 @@ async def _write_intent(tx: Transaction, app: App, wanted: _Wanted, actor: Actor
     await placements.promise_space(tx, drawn.placement, drawn.budget)
     organization = drawn.organization
     owner = await identity.find_by_email(tx, wanted.owner_key) if wanted.owner_key else None
-    await slugs.claim(tx, organization.slug, org_id, owner.id if owner else None, app.clock())
-    await tx.add(tables.organizations, organization)
-    await tx.add(tables.placements, drawn.placement)
-    await tx.add(tables.operations, drawn.operation)
+    claims = await slugs.take_over(tx, organization.slug, org_id, owner.id if owner else None, app.clock())
     entry, head = wanted.first, AuditHead(org_id=org_id, seq=1, hash=wanted.first.hash)
     if org_id != wanted.organization.id:
         former = {"organization": wanted.organization.id, "audit": wanted.point.audit.model_dump()}
         facts = {"name": organization.name, "slug": organization.slug, "plan": organization.plan, "copy_of": former}
         entry, head = audit.beginning(org_id, actor, creation.CREATED, facts, at=app.clock())
-    await tx.add(tables.audit_entries, entry)
-    await tx.add(tables.audit_heads, head)
+    await tx.add_all(
+        [
+            (tables.slugs, claims),
+            (tables.organizations, [organization]),
+            (tables.placements, [drawn.placement]),
+            (tables.operations, [drawn.operation]),
+            (tables.audit_entries, [entry]),
+            (tables.audit_heads, [head]),
+        ]
+    )
     return org_id, drawn.operation
 
 

@@ -234,10 +234,8 @@ async def _add_records(
     if not new:
         return
     await _enter(tx, space, {"records": len(new), "bytes": sum(one.bytes for one in new)}, limits)
-    await tx.add_many(tables.records, new)
     entries = list(_entries(space.org_id, collection, new))
-    if entries:
-        await tx.add_many(tables.index_entries, entries)
+    await tx.add_all([(tables.records, new), (tables.index_entries, entries)])
 
 
 def _entries(org_id: str, collection: Collection, batch: Sequence[Record]) -> Iterator[IndexEntry]:

@@ -135,14 +135,12 @@ async def _add_members(
     missing = {key: member for key, member in by_key.items() if key not in ids}
     taken = {user.id for user in await tx.find_many(tables.users, [(m.user_id,) for m in missing.values()])}
     accounts = [_account(member, at, new_id=member.user_id in taken) for member in missing.values()]
-    if accounts:
-        await tx.add_many(tables.users, accounts)
     ids |= {user.email_key: user.id for user in accounts}
     known = {m.user_id for m in await tx.find_many(tables.memberships, [(org_id, one) for one in ids.values()])}
     new = [_membership(org_id, ids[key], member) for key, member in by_key.items() if ids[key] not in known]
     if new:
         await usage.count(tx, organization, usage.limits_of(settings, organization.plan), {"members": len(new)})
-        await tx.add_many(tables.memberships, new)
+    await tx.add_all([(tables.users, accounts), (tables.memberships, new)])
 
 
 def _account(member: ArchivedMember, at: datetime, *, new_id: bool) -> User:

@@ -30,6 +30,8 @@ from orgstead.errors import (
 )
 from orgstead.failpoints import failpoint
 from orgstead.model import (
+    AuditEntry,
+    AuditHead,
     IdempotentResponse,
     Json,
     Membership,
@@ -39,6 +41,7 @@ from orgstead.model import (
     Placement,
     PlacementKind,
     Role,
+    SlugClaim,
     User,
 )
 from orgstead.organizations import Located, checked_metadata
@@ -121,11 +124,12 @@ def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
         created_at=at,
         updated_at=at,
     )
-    operation = operations.begun(CREATE, organization, by, {})
+    placement = placements.planned(app.settings, org_id, slug, new.plan)
+    place: dict[str, Json] = {"cell": placement.cell, "kind": placement.kind.value, "space": placement.space}
+    operation = operations.begun(CREATE, organization, by, {"placement": place})
     membership = None
     if new.owner:
         membership = Membership(org_id=org_id, user_id=new.owner.id, role=Role.OWNER, created_at=at, updated_at=at)
-    placement = placements.planned(app.settings, org_id, slug, new.plan)
     members = 1 if membership else 0
     usage.admit(usage.limits_of(app.settings, new.plan), usage.used(organization), {"members": members})
     return Draft(
@@ -186,46 +190,58 @@ async def write_intent(tx: Transaction, drawn: Draft, actor: Actor, remember: Id
     """
     organization = drawn.organization
     await placements.promise_space(tx, drawn.placement, drawn.budget)
-    await slugs.claim(tx, organization.slug, organization.id, drawn.user_id, organization.created_at)
-    for table, row in _rows(drawn, actor):
-        await tx.add(table, row)
-    if remember:
-        await tx.add(tables.idempotent_responses, remember)
+    claims = await slugs.take_over(tx, organization.slug, organization.id, drawn.user_id, organization.created_at)
+    remembered = [remember] if remember else []
+    await tx.add_all([*_rows([drawn], claims, actor), (tables.idempotent_responses, remembered)])
 
 
-async def write_intents(tx: Transaction, drafts: Sequence[Draft], actor: Actor) -> None:
-    """``write_intent`` for many whose names are claimed and whose spaces are promised: one ``add_many`` a table."""
-    by_table: dict[Table[Any], list[Any]] = {}
-    for drawn in drafts:
-        for table, row in _rows(drawn, actor):
-            by_table.setdefault(table, []).append(row)
-    for table, rows in by_table.items():
-        await tx.add_many(table, rows)
+async def write_intents(tx: Transaction, drafts: Sequence[Draft], claims: Sequence[SlugClaim], actor: Actor) -> None:
+    """``write_intent`` for many whose spaces are promised, and whose names are claimed once ``claims`` are added."""
+    await tx.add_all(_rows(drafts, claims, actor))
 
 
-def _rows(drawn: Draft, actor: Actor) -> list[tuple[Table[Any], Any]]:
-    """What the intent adds for one organization."""
+def _rows(drafts: Sequence[Draft], claims: Sequence[SlugClaim], actor: Actor) -> list[tuple[Table[Any], Sequence[Any]]]:
+    """What the intent adds. The claims come first: who is late for a name and an address hears of the name."""
+    chains = [_chain(drawn, actor) for drawn in drafts]
+    return [
+        (tables.slugs, claims),
+        (tables.organizations, [drawn.organization for drawn in drafts]),
+        (tables.placements, [drawn.placement for drawn in drafts]),
+        (tables.operations, [drawn.operation for drawn in drafts]),
+        (tables.users, [drawn.new_user for drawn in drafts if drawn.new_user]),
+        (tables.memberships, [drawn.membership for drawn in drafts if drawn.membership]),
+        (tables.audit_entries, [entry for entry, _ in chains]),
+        (tables.audit_heads, [head for _, head in chains]),
+    ]
+
+
+def _chain(drawn: Draft, actor: Actor) -> tuple[AuditEntry, AuditHead]:
     organization = drawn.organization
     facts = {**_facts(organization), "plan": organization.plan, "owner": drawn.user_id}
-    entry, head = audit.beginning(organization.id, actor, CREATED, facts, at=organization.created_at)
-    rows: list[tuple[Table[Any], Any]] = [
-        (tables.organizations, organization),
-        (tables.placements, drawn.placement),
-        (tables.operations, drawn.operation),
-    ]
-    if drawn.new_user:
-        rows.append((tables.users, drawn.new_user))
-    if drawn.membership:
-        rows.append((tables.memberships, drawn.membership))
-    return [*rows, (tables.audit_entries, entry), (tables.audit_heads, head)]
+    return audit.beginning(organization.id, actor, CREATED, facts, at=organization.created_at)
 
 
 async def make_space(app: App, operation: Operation) -> Mapping[str, Json]:
     """Make the space, or find it made."""
-    placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
+    placement = _carried(operation, app.clock())
+    if placement is None:
+        placement = await app.storage.read(SCOPE, placements.get, operation.org_id)
     await app.cell(placement.cell).create_space(placements.space_of(placement))
     await failpoint("create.after_space")
     return {}
+
+
+def _carried(operation: Operation, at: datetime) -> Placement | None:
+    """The placement as the intent has it: nothing changes it before the organization is active or forgotten.
+
+    None once the lease has run out, because another process may have seen to either since, and where the operation
+    was begun by a version that carried none.
+    """
+    place = operation.payload.get("placement")
+    if place is None or operation.lease_until <= at:
+        return None
+    kind = PlacementKind(place["kind"])
+    return Placement(org_id=operation.org_id, cell=place["cell"], kind=kind, space=place["space"])
 
 
 async def make_spaces(app: App, batch: Sequence[Operation]) -> None:

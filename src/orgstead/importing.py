@@ -162,8 +162,7 @@ async def _write_intents(
     batch = await _Batch.begun(tx, app, wanted, numbers)
     outcomes = [await batch.take(tx, line, actor) for line in wanted]
     await placements.release_spaces(tx, placements.FIRST_CELL, batch.spaces)
-    await tx.add_many(tables.slugs, batch.claims)
-    await creation.write_intents(tx, batch.drafts, actor)
+    await creation.write_intents(tx, batch.drafts, batch.claims, actor)
     return outcomes
 
 

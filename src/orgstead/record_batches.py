@@ -263,12 +263,18 @@ class Batch:
         at_most = self._terms.limits.bounding(deltas)
         entered = await placements.enter(self._tx, self._space, deltas={**deltas, "seq": len(events)}, at_most=at_most)
         assert entered, "the slot is held, so its usage is what was looked at"
-        if self._new_collections:
-            await self._tx.add_many(tables.collections, self._new_collections)
-        written = await self._write_records()
-        await self._write_entries()
-        await self._tx.add_many(tables.record_events, events)
-        return written
+        await self._remove()  # before adding: a claim that one change lets go of is free for another
+        await self._tx.add_all(
+            [
+                (tables.collections, self._new_collections),
+                (tables.records, [t.after for t in self._taken if t.after and not t.before]),
+                (tables.index_entries, self._new_entries()),
+                (tables.record_events, events),
+            ]
+        )
+        changed = [t.after for t in self._taken if t.after and t.before]
+        stored = iter(await self._tx.replace_many(tables.records, changed) if changed else ())
+        return [next(stored) if t.after and t.before else t.after for t in self._taken]
 
     # --- what the steps are made of ---------------------------------------------------------------------------------
 
@@ -321,33 +327,25 @@ class Batch:
         self._seen.add(taken.key)
         self._taken.append(taken)
 
-    async def _write_records(self) -> list[Record | None]:
-        new = [t.after for t in self._taken if t.after and not t.before]
-        changed = [t.after for t in self._taken if t.after and t.before]
+    async def _remove(self) -> None:
+        """Remove the records that are deleted, and the index entries that go."""
+        org_id = self._space.org_id
         deleted = [t.before for t in self._taken if t.before and not t.after]
         if deleted:
             await self._tx.remove_many(tables.records, [(r.org_id, r.collection, r.id) for r in deleted])
-        if new:
-            await self._tx.add_many(tables.records, new)
-        stored = iter(await self._tx.replace_many(tables.records, changed) if changed else ())
-        return [next(stored) if t.after and t.before else t.after for t in self._taken]
-
-    async def _write_entries(self) -> None:
-        """Remove before adding: a claim that one change lets go of is free for another."""
-        org_id = self._space.org_id
         gone = [(org_id, t.key[0], *at) for t in self._taken for at in t.gone]
         if unsure := {(org_id, t.key[0], index.number) for t in self._taken for index in t.indexes if not index.ready}:
             gone = await self._without_missing(gone, unsure)
         if gone:
             await self._tx.remove_many(tables.index_entries, gone)
-        come = [
-            IndexEntry(org_id=org_id, collection=collection, number=number, key=key, id=record_id)
+
+    def _new_entries(self) -> list[IndexEntry]:
+        return [
+            IndexEntry(org_id=self._space.org_id, collection=collection, number=number, key=key, id=record_id)
             for t in self._taken
             for collection, record_id in (t.key,)
             for number, key in t.come
         ]
-        if come:
-            await self._tx.add_many(tables.index_entries, come)
 
     async def _without_missing(
         self, gone: list[tuple[str, str, int, str]], unsure: set[tuple[str, str, int]]

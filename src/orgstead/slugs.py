@@ -33,16 +33,24 @@ def first_claim(slug: str, org_id: str) -> SlugClaim:
 
 async def claim(tx: Transaction, slug: str, org_id: str, user_id: str | None, at: datetime) -> None:
     """Take the slug for the organization. Raises ``NameTaken``, or ``AlreadyExists`` ("slugs.key") when raced."""
+    await tx.add_many(tables.slugs, await take_over(tx, slug, org_id, user_id, at))
+
+
+async def take_over(tx: Transaction, slug: str, org_id: str, user_id: str | None, at: datetime) -> list[SlugClaim]:
+    """``claim`` for those who add the claim themselves, with other rows: what to add, nothing where the slug had one.
+
+    Raises ``NameTaken``.
+    """
     held = await tx.find(tables.slugs, slug=slug)
     if held is None:
-        await tx.add(tables.slugs, first_claim(slug, org_id))
-        return
+        return [first_claim(slug, org_id)]
     if not is_free(held, org_id, user_id, at):
         raise NameTaken
     held = await tx.lock(tables.slugs, slug)
     if not is_free(held, org_id, user_id, at):
         raise NameTaken  # somebody else took it over meanwhile
     await tx.replace(tables.slugs, replace(held, org_id=org_id, state=SlugState.CURRENT, held_for=None, until=None))
+    return []
 
 
 async def redirect(tx: Transaction, slug: str, until: datetime) -> None:

@@ -163,6 +163,25 @@ class PagesOfAnyWeight(Sound):
             return await self.tx.find_many(*args, **kwargs)
 
 
+class AddsToTheFirstTable(Sound):
+    """``add_all`` forgets all tables but one."""
+
+    class verbs(Verbs):  # noqa: N801
+        async def add_all(self, rows: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
+            await self.tx.add_all(rows[:1])
+
+
+class BlamesTheFirstTable(Sound):
+    """Promise 6: ``add_all`` knows the constraints of one table only."""
+
+    class verbs(Verbs):  # noqa: N801
+        async def add_all(self, rows: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
+            try:
+                await self.tx.add_all(rows)
+            except AlreadyExists:
+                raise AlreadyExists(rows[0][0].key_constraint) from None
+
+
 class RemovesWhatIsThere(Sound):
     """``remove_many`` forgives what is missing."""
 

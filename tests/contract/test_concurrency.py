@@ -15,7 +15,7 @@ from orgstead.errors import AlreadyExists, LastOwner, NotFound, OrgsteadError, S
 from orgstead.model import PlacementKind, Role
 from orgstead.storage.port import OrgScope, Storage, Transaction
 from orgstead.storage.tables import memberships, operations, organizations, records, slots, slugs, users
-from tests.contract.work import KINDS, SYSTEM, add_all, do, enter, look, rows_of, slots_of, space_of
+from tests.contract.work import KINDS, SYSTEM, add_each, do, enter, look, rows_of, slots_of, space_of
 from tests.rows import MORNING, key_of, org_id, sample, token
 
 T = TypeVar("T")
@@ -84,7 +84,7 @@ async def test_race_of_owners_who_leave_keeps_the_last(storage: Storage) -> None
         org = org_id()
         owners = [sample(memberships, org, role=Role.OWNER) for _ in range(count)]
         await do(storage, OrgScope(org), "add", organizations, sample(organizations, org))
-        await storage.run(OrgScope(org), add_all, memberships, owners)
+        await storage.run(OrgScope(org), add_each, memberships, owners)
 
         async def leave(tx: Transaction, org: str, user_id: str) -> None:
             await tx.lock(organizations, org)
@@ -112,7 +112,7 @@ async def test_race_to_claim_gives_each_row_to_one(storage: Storage) -> None:
     """``claim``: no two owners hold the same row, and none is left behind."""
     org = org_id()
     rows = [sample(operations, org, lease_until=MORNING, lease_owner=None) for _ in range(30)]
-    await storage.run(OrgScope(org), add_all, operations, rows)
+    await storage.run(OrgScope(org), add_each, operations, rows)
 
     async def worker(name: str) -> list[Any]:
         mine: list[Any] = []

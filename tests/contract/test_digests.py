@@ -12,7 +12,7 @@ import pytest
 from orgstead.model import Record, Role
 from orgstead.storage.port import Digest, OrgScope, Scope, Storage, Transaction
 from orgstead.storage.tables import events, memberships, records
-from tests.contract.work import KINDS, POOLED, SYSTEM, add_all, do, space_of
+from tests.contract.work import KINDS, POOLED, SYSTEM, add_each, do, space_of
 from tests.rows import MORNING, changed, key_of, org_id, sample
 
 ROWS = 12
@@ -31,9 +31,9 @@ async def test_p10_equal_rows_in_both_kinds_of_space(storage: Storage) -> None:
     org = org_id()
     pooled, dedicated = await placed(storage, org)
     rows = [sample(records, org, data={"b": [1, 1.5, None], "a": {"y": "ä😀", "x": True}}) for _ in range(ROWS)]
-    await storage.run(pooled, add_all, records, rows)
+    await storage.run(pooled, add_each, records, rows)
     turned = [replace(row, data=dict(reversed(row.data.items()))) for row in reversed(rows)]
-    await storage.run(dedicated, add_all, records, turned)
+    await storage.run(dedicated, add_each, records, turned)
     digest = await storage.digest(pooled, records)
     assert digest.count == ROWS
     assert digest == await storage.digest(dedicated, records)
@@ -94,8 +94,8 @@ async def test_p10_one_value_makes_another_digest(storage: Storage, difference: 
         updated_at=MORNING + timedelta(seconds=1),
     )
     common = [sample(records, org) for _ in range(3)]
-    await storage.run(pooled, add_all, records, [*common, row])
-    await storage.run(dedicated, add_all, records, [*common, replace(row, **difference)])
+    await storage.run(pooled, add_each, records, [*common, row])
+    await storage.run(dedicated, add_each, records, [*common, replace(row, **difference)])
     one, other = await storage.digest(pooled, records), await storage.digest(dedicated, records)
     assert one.count == other.count == 4
     assert one.hash != other.hash
@@ -106,8 +106,8 @@ async def test_p10_values_do_not_slide_between_rows(storage: Storage) -> None:
     org = org_id()
     pooled, dedicated = await placed(storage, org)
     one, two = (sample(records, org) for _ in range(2))
-    await storage.run(pooled, add_all, records, [one, two])
-    await storage.run(dedicated, add_all, records, [replace(one, data=two.data), replace(two, data=one.data)])
+    await storage.run(pooled, add_each, records, [one, two])
+    await storage.run(dedicated, add_each, records, [replace(one, data=two.data), replace(two, data=one.data)])
     assert (await storage.digest(pooled, records)).hash != (await storage.digest(dedicated, records)).hash
 
 
@@ -151,7 +151,7 @@ async def test_p10_the_digest_is_the_same_on_every_engine(storage: Storage) -> N
         updated_at=datetime(9999, 12, 31, 23, 59, 59, 999000, tzinfo=UTC),
         version=3,
     )
-    await storage.run(space, add_all, records, [first, second])
+    await storage.run(space, add_each, records, [first, second])
     total = sum(int.from_bytes(hashlib.sha256(row).digest(), "big") for row in CANONICAL)
     assert await storage.digest(space, records) == Digest(2, f"{total % 2**256:064x}")
 
@@ -160,7 +160,7 @@ async def test_p10_the_directory_has_digests_too(storage: Storage) -> None:
     """Promise 10: of an organization's rows of the directory, whether asked as the organization or compared later."""
     org = org_id()
     rows = [sample(memberships, org, role=role) for role in Role]
-    await storage.run(OrgScope(org), add_all, memberships, rows)
+    await storage.run(OrgScope(org), add_each, memberships, rows)
     before = await storage.digest(OrgScope(org), memberships)
     assert before.count == len(rows)
     everything = await storage.digest(SYSTEM, memberships)

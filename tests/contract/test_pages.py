@@ -11,7 +11,7 @@ import pytest
 from orgstead.model import OperationState, PlacementKind
 from orgstead.storage.port import OrgScope, Scope, Storage, Table, total_order
 from orgstead.storage.tables import TABLES, index_entries, memberships, operations, organizations, records
-from tests.contract.work import KINDS, SYSTEM, add_all, do, home, look, places
+from tests.contract.work import KINDS, SYSTEM, add_each, do, home, look, places
 from tests.rows import MORNING, key_of, org_id, sample, token
 
 
@@ -99,7 +99,7 @@ async def test_p07_every_order_is_total(storage: Storage, order: tuple[str, ...]
     """Promise 7: ascending, descending and mixed, with ties and None: each row once, in the same order."""
     org = org_id()
     rows = crowd(org)
-    await storage.run(OrgScope(org), add_all, operations, rows)
+    await storage.run(OrgScope(org), add_each, operations, rows)
     expected = by(operations, order, rows)
     for scope, where in ((OrgScope(org), {}), (SYSTEM, {"org_id": org})):
         for limit in (1, 7, len(rows), len(rows) + 1):
@@ -111,7 +111,7 @@ async def test_p07_every_table_pages_by_its_key(storage: Storage, table: Table[A
     """Promise 7, generated: the key alone orders every table, both ways, in every kind of space."""
     org = org_id()
     scope = await home(storage, table, org, kind)
-    await storage.run(scope, add_all, table, [sample(table, org) for _ in range(7)])
+    await storage.run(scope, add_each, table, [sample(table, org) for _ in range(7)])
     rows = await look(storage, scope, "page", table, limit=100)
     assert len(rows) >= 7
     assert rows == by(table, (), rows)
@@ -124,7 +124,7 @@ async def test_p07_nothing_is_skipped_or_repeated_while_others_write(storage: St
     """Promise 7: what was there all along is seen exactly once, whatever comes and goes meanwhile."""
     org = org_id()
     kept = [sample(operations, org, created_at=MORNING + timedelta(seconds=number % 3)) for number in range(12)]
-    await storage.run(OrgScope(org), add_all, operations, kept)
+    await storage.run(OrgScope(org), add_each, operations, kept)
     passing: list[Any] = []
     waves = iter(range(6))
 
@@ -134,7 +134,7 @@ async def test_p07_nothing_is_skipped_or_repeated_while_others_write(storage: St
         for row in passing:
             await do(storage, OrgScope(org), "remove", operations, *key_of(operations, row))
         passing[:] = [sample(operations, org, id=prefix + token(), created_at=MORNING) for prefix in ("a", "id_8", "z")]
-        await storage.run(OrgScope(org), add_all, operations, passing)
+        await storage.run(OrgScope(org), add_each, operations, passing)
 
     found = await walk(storage, OrgScope(org), operations, {}, order, 2, come_and_go)
     ids = [row.id for row in found]
@@ -147,7 +147,7 @@ async def test_p07_a_mark_need_not_be_there(storage: Storage) -> None:
     """Promise 7: a mark is values, not a row: the row it was made of may be gone."""
     org = org_id()
     rows = sorted((sample(memberships, org) for _ in range(5)), key=lambda row: row.user_id)
-    await storage.run(OrgScope(org), add_all, memberships, rows)
+    await storage.run(OrgScope(org), add_each, memberships, rows)
     await do(storage, OrgScope(org), "remove", memberships, org, rows[2].user_id)
     page = await look(storage, OrgScope(org), "page", memberships, after=[org, rows[2].user_id], limit=9)
     assert page == rows[3:]
@@ -169,7 +169,7 @@ async def test_p07_none_comes_first(storage: Storage, order: tuple[str, ...]) ->
         )
         for number in range(9)
     ]
-    await storage.run(SYSTEM, add_all, organizations, rows)
+    await storage.run(SYSTEM, add_each, organizations, rows)
     found = await walk(storage, SYSTEM, organizations, {"plan": plan}, order, 2)
     assert found == by(organizations, order, rows)
     assert (found[0].purge_at is None) == (not order[0].startswith("-"))
@@ -192,7 +192,7 @@ async def test_p07_where_is_equality(storage: Storage, where: dict[str, Any]) ->
     """Promise 7: rows equal to ``where`` and no others: None equals None, text equals itself only."""
     org = org_id()
     rows = crowd(org)
-    await storage.run(OrgScope(org), add_all, operations, rows)
+    await storage.run(OrgScope(org), add_each, operations, rows)
     expected = [row for row in rows if all(getattr(row, column) == value for column, value in where.items())]
     found = await walk(storage, OrgScope(org), operations, where, ("-created_at",), 2)
     assert found == by(operations, ("-created_at",), expected)
@@ -204,7 +204,7 @@ async def test_p07_documents_page_in_every_kind_of_space(storage: Storage, kind:
     org = org_id()
     space = await home(storage, records, org, kind)
     rows = [sample(records, org, collection="ab"[number % 2], id=word) for number, word in enumerate(WORDS)]
-    await storage.run(space, add_all, records, rows)
+    await storage.run(space, add_each, records, rows)
     for order in ((), ("-collection", "id"), ("-bytes",), ("created_at",)):
         assert await walk(storage, space, records, {}, order, 4) == by(records, order, rows)
     some = [row for row in rows if row.collection == "b"]
@@ -223,7 +223,7 @@ async def test_p07_a_list_ends_where_it_is_told(storage: Storage, order: tuple[s
     """Promise 7: ``until`` ends a list before its value, in either direction, wherever it began, with None first."""
     org = org_id()
     rows = crowd(org)
-    await storage.run(OrgScope(org), add_all, operations, rows)
+    await storage.run(OrgScope(org), add_each, operations, rows)
     expected = by(operations, order, rows)
     first, down = order[0].lstrip("-"), order[0].startswith("-")
     for until in {getattr(row, first) for row in rows} - {None}:
@@ -248,7 +248,7 @@ async def test_p07_a_list_of_keys_is_bounded_on_both_sides(storage: Storage, kin
     given: dict[str, Any] = {"collection": "notes", "number": 1}
     rows = [sample(index_entries, org, **given, key=word) for word in WORDS]
     others = [sample(index_entries, org, **{**given, "number": 2}, key=word) for word in WORDS]
-    await storage.run(space, add_all, index_entries, rows + others)
+    await storage.run(space, add_each, index_entries, rows + others)
     bounds = (("", "b"), ("A", "\uffff"), ("a", "ab"), ("9", "9\x7f"), ("z", "\U0010ffff"), ("b", "b"), ("z", "a"))
     for low, high in bounds:
         expected = [row for row in by(index_entries, ("key",), rows) if low < row.key < high]
@@ -272,7 +272,7 @@ async def test_p07_a_list_of_large_rows_ends_by_their_weight(
         sample(records, org, collection="notes", created_at=MORNING + timedelta(seconds=number % 3), bytes=weight)
         for number, weight in enumerate([3, 90, 4, 1, 1, 200, 0, 50, 49, 1, 7, 0])
     ]
-    await storage.run(space, add_all, records, rows)
+    await storage.run(space, add_each, records, rows)
     expected = by(records, order, rows)
     for limit, max_weight in ((100, 100), (3, 100), (100, 1), (100, 1000)):
         found: list[Any] = []
@@ -302,7 +302,7 @@ async def test_p07_rows_by_their_keys_are_bounded_by_weight(storage: Storage, ki
     org = org_id()
     space = await home(storage, records, org, kind)
     rows = [sample(records, org, bytes=10) for _ in range(9)]
-    await storage.run(space, add_all, records, rows)
+    await storage.run(space, add_each, records, rows)
     keys = [key_of(records, row) for row in rows]
     for max_weight, count in ((1, 1), (10, 1), (11, 2), (45, 5), (90, 9), (91, 9)):
         found = await look(storage, space, "find_many", records, [*keys, (org, "no", "no")], max_weight=max_weight)

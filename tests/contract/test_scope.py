@@ -16,7 +16,7 @@ from orgstead.errors import NotFound, OutOfScope
 from orgstead.model import PlacementKind
 from orgstead.storage.port import Home, OrgScope, Scope, Storage, SystemScope, Table, Transaction
 from orgstead.storage.tables import TABLES, memberships, records
-from tests.contract.work import KINDS, POOLED, SYSTEM, add_all, do, home, look, places, rows_of, space_of
+from tests.contract.work import KINDS, POOLED, SYSTEM, add_each, do, home, look, places, rows_of, space_of
 from tests.rows import MORNING, SCOPED_TABLES, changed, columns_of, identities, key_of, key_where, org_id, sample
 
 every_scoped_table = pytest.mark.parametrize(("table", "kind"), places(SCOPED_TABLES))
@@ -96,6 +96,20 @@ async def test_p04_add_many_of_another_organization(storage: Storage, table: Tab
         with pytest.raises(OutOfScope):
             await do(storage, our_home, "add_many", table, rows)
     assert await look(storage, our_home, "find", table, **key_where(table, ours)) is None
+    assert await look(storage, their_home, "find", table, **key_where(table, theirs)) is None
+
+
+@every_scoped_table
+async def test_p04_add_all_of_another_organization(storage: Storage, table: Table[Any], kind: PlacementKind) -> None:
+    """Promise 4: a row of another organization in one of several tables raises ``OutOfScope``, and none is added."""
+    us, them = org_id(), org_id()
+    our_home, their_home = await home(storage, table, us, kind), await home(storage, table, them, kind)
+    beside = next(t for t in SCOPED_TABLES if t.home is table.home and t is not table)
+    ours, theirs = sample(beside, us), sample(table, them)
+    for rows in ([(beside, [ours]), (table, [theirs])], [(table, [sample(table, us), theirs]), (beside, [ours])]):
+        with pytest.raises(OutOfScope):
+            await do(storage, our_home, "add_all", rows)
+    assert await look(storage, our_home, "find", beside, **key_where(beside, ours)) is None
     assert await look(storage, their_home, "find", table, **key_where(table, theirs)) is None
 
 
@@ -251,6 +265,7 @@ def _verbs(table: Table[Any], row: Any) -> dict[str, Any]:
     number = next(iter(columns_of(table, int)), table.key[0])
     return {
         "add": lambda tx: tx.add(table, row),
+        "add_all": lambda tx: tx.add_all([(table, [row])]),
         "get": lambda tx: tx.get(table, *key),
         "find": lambda tx: tx.find(table, **where),
         "find_many": lambda tx: tx.find_many(table, [key]),
@@ -274,8 +289,8 @@ def _foreign(scope: Scope) -> list[Table[Any]]:
     return [table for table in TABLES if table.home is Home.DIRECTORY]
 
 
-VERBS = ["add", "get", "find", "find_many", "replace", "remove", "remove_many", "lock", "take", "adjust", "page"]
-VERBS += ["aggregate"]
+VERBS = ["add", "add_all", "get", "find", "find_many", "replace", "remove", "remove_many", "lock", "take", "adjust"]
+VERBS += ["page", "aggregate"]
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -305,7 +320,7 @@ async def test_p04_tables_that_a_scope_does_not_open(storage: Storage, what: str
 async def test_p04_the_system_sees_every_organization(storage: Storage) -> None:
     """The other side of promise 4: a ``SystemScope`` reads and writes rows of all."""
     rows = [sample(memberships, org_id()) for _ in range(3)]
-    await storage.run(SYSTEM, add_all, memberships, rows)
+    await storage.run(SYSTEM, add_each, memberships, rows)
     for row in rows:
         assert await look(storage, SYSTEM, "get", memberships, *key_of(memberships, row)) == row
         assert await rows_of(storage, OrgScope(row.org_id), memberships) == [row]

@@ -9,7 +9,7 @@ import pytest
 from orgstead.errors import NotFound, PlacementMoved, SpaceMismatch
 from orgstead.model import PlacementKind, SlotState
 from orgstead.storage.port import FoundSpace, Storage
-from orgstead.storage.tables import records, slots
+from orgstead.storage.tables import record_events, records, slots
 from tests.contract.work import (
     DEDICATED,
     KINDS,
@@ -127,6 +127,8 @@ async def test_p09_a_space_that_is_not_there(storage: Storage) -> None:
         await do(storage, space, "replace", records, row)
     with pytest.raises(PlacementMoved):
         await do(storage, space, "add", records, row)
+    with pytest.raises(PlacementMoved):
+        await do(storage, space, "add_all", [(records, [row]), (record_events, [sample(record_events, row.org_id)])])
     assert await storage.run(space, enter, space) is False
     assert (await storage.digest(space, records)).count == 0
     await storage.close_space(space)

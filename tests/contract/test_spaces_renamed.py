@@ -10,7 +10,7 @@ import pytest
 from orgstead.errors import AlreadyExists, NotFound, PlacementMoved, SpaceMismatch
 from orgstead.model import PlacementKind, SlotState
 from orgstead.storage.port import Space, Storage
-from orgstead.storage.tables import records
+from orgstead.storage.tables import collections, records
 from tests.contract.work import (
     DEDICATED,
     KINDS,
@@ -107,6 +107,9 @@ async def test_p09_a_stale_writer_never_makes_the_old_name_again(storage: Storag
         await storage.run(stale, store, stale)
     with pytest.raises(PlacementMoved):
         await do(storage, stale, "add", records, sample(records, stale.org_id))
+    rows = [(collections, [sample(collections, stale.org_id)]), (records, [sample(records, stale.org_id)])]
+    with pytest.raises(PlacementMoved):
+        await do(storage, stale, "add_all", rows)
     with pytest.raises(PlacementMoved):
         await storage.run(replace(stale, name=new.name), store, replace(stale, name=new.name))
     assert await listed(storage, stale.org_id, stale.name, new.name) == [entry(new)]

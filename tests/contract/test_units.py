@@ -12,7 +12,7 @@ from orgstead.errors import AlreadyExists, NotFound, OutcomeUnknown, StorageErro
 from orgstead.model import Membership
 from orgstead.storage.port import OrgScope, Storage, Transaction
 from orgstead.storage.tables import memberships, operations, slugs
-from tests.contract.work import SYSTEM, add_all, do, look, rows_of
+from tests.contract.work import SYSTEM, add_each, do, look, rows_of
 from tests.engines import Database
 from tests.rows import MORNING, org_id, sample
 
@@ -38,7 +38,7 @@ async def test_p01_work_that_raises_leaves_nothing(storage: Storage) -> None:
     """Promise 1: ``run`` rolls back when the work raises, every verb of it, and raises the same error."""
     org = org_id()
     kept, removed, added = (sample(memberships, org) for _ in range(3))
-    await storage.run(OrgScope(org), add_all, memberships, [kept, removed])
+    await storage.run(OrgScope(org), add_each, memberships, [kept, removed])
     error = OutOfLuck()
 
     async def work(tx: Transaction) -> None:
@@ -99,7 +99,7 @@ async def test_p01_a_cancelled_caller_leaves_all_or_nothing(storage: Storage) ->
     for units, turns in itertools.product(range(3), range(5)):
         org = org_id()
         rows = [sample(memberships, org) for _ in range(5)]
-        task = asyncio.create_task(storage.run(OrgScope(org), add_all, memberships, rows))
+        task = asyncio.create_task(storage.run(OrgScope(org), add_each, memberships, rows))
         for _ in range(units):
             await do(storage, SYSTEM, "add", slugs, sample(slugs))
         for _ in range(turns):
@@ -154,7 +154,8 @@ async def test_p03_a_caught_error_still_ends_the_transaction(storage: Storage) -
 
 
 @pytest.mark.parametrize(
-    "verb", ["add", "get", "find", "find_many", "replace", "remove", "lock", "take", "adjust", "page", "aggregate"]
+    "verb",
+    ["add", "add_all", "get", "find", "find_many", "replace", "remove", "lock", "take", "adjust", "page", "aggregate"],
 )
 async def test_p03_later_calls_raise_transaction_ended(storage: Storage, verb: str) -> None:
     """Promise 3: later calls raise ``TransactionEnded``, whichever verb."""
@@ -164,6 +165,7 @@ async def test_p03_later_calls_raise_transaction_ended(storage: Storage, verb: s
     key = (org, first.user_id)
     calls: dict[str, Any] = {
         "add": lambda tx: tx.add(memberships, sample(memberships, org)),
+        "add_all": lambda tx: tx.add_all([]),
         "get": lambda tx: tx.get(memberships, *key),
         "find": lambda tx: tx.find(memberships, org_id=org, user_id=first.user_id),
         "find_many": lambda tx: tx.find_many(memberships, [key]),
@@ -220,7 +222,7 @@ async def test_p03_a_transaction_kept_beyond_its_unit_is_of_no_use(storage: Stor
     assert await rows_of(storage, OrgScope(org), memberships) == []
 
 
-@pytest.mark.parametrize("verb", ["add", "replace", "remove", "lock", "take", "adjust", "claim"])
+@pytest.mark.parametrize("verb", ["add", "add_all", "replace", "remove", "lock", "take", "adjust", "claim"])
 @pytest.mark.parametrize("how", ["read", "scan"])
 async def test_p01_reading_units_write_nothing(storage: Storage, how: str, verb: str) -> None:
     """``read`` and ``scan`` are for work that only reads: a writing verb raises ``StorageReadOnly``."""
@@ -230,6 +232,7 @@ async def test_p01_reading_units_write_nothing(storage: Storage, how: str, verb:
     key = (org, row.user_id)
     calls: dict[str, Any] = {
         "add": lambda tx: tx.add(memberships, sample(memberships, org)),
+        "add_all": lambda tx: tx.add_all([(memberships, [sample(memberships, org)])]),
         "replace": lambda tx: tx.replace(memberships, row),
         "remove": lambda tx: tx.remove(memberships, *key),
         "lock": lambda tx: tx.lock(memberships, *key),
@@ -251,7 +254,7 @@ async def claim_operations(tx: Transaction) -> None:
 async def test_p01_reading_units_see_one_snapshot(storage: Storage, how: str) -> None:
     """``read`` and ``scan`` are one consistent snapshot: a pair that is always written together is read together."""
     claims = [sample(slugs, org_id()) for _ in range(2)]
-    await storage.run(SYSTEM, add_all, slugs, claims)
+    await storage.run(SYSTEM, add_each, slugs, claims)
     stop = asyncio.Event()
 
     async def bump(tx: Transaction) -> None:
@@ -281,12 +284,12 @@ async def test_p08_work_given_to_a_closing_storage_is_whole_or_refused(fresh: Da
     org = org_id()
     rows = [sample(memberships, org) for _ in range(30)]
     async with fresh.opened() as storage:
-        units = [asyncio.create_task(storage.run(OrgScope(org), add_all, memberships, [row])) for row in rows]
+        units = [asyncio.create_task(storage.run(OrgScope(org), add_each, memberships, [row])) for row in rows]
         await asyncio.sleep(0)
         await storage.close()
         outcomes = await asyncio.gather(*units, return_exceptions=True)
         with pytest.raises(StorageError):
-            await storage.run(OrgScope(org), add_all, memberships, [sample(memberships, org)])
+            await storage.run(OrgScope(org), add_each, memberships, [sample(memberships, org)])
         with pytest.raises(StorageError):
             await rows_of(storage, OrgScope(org), memberships)
     acknowledged = {row.user_id for row, outcome in zip(rows, outcomes, strict=True) if outcome is None}

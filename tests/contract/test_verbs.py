@@ -12,7 +12,7 @@ from orgstead.errors import AlreadyExists, NotFound, StaleRow
 from orgstead.model import OperationState, PlacementKind, Role
 from orgstead.storage.port import Home, OrgScope, Storage, Table
 from orgstead.storage.tables import TABLES, audit_entries, memberships, operations, organizations, slugs, users
-from tests.contract.work import SYSTEM, add_all, do, home, look, places, rows_of
+from tests.contract.work import SYSTEM, add_each, do, home, look, places, rows_of
 from tests.rows import MORNING, changed, column_types, identities, key_of, key_where, org_id, sample, token
 
 every_table = pytest.mark.parametrize(("table", "kind"), places(TABLES))
@@ -180,7 +180,7 @@ async def test_find_many_takes_a_thousand_keys(storage: Storage) -> None:
     """``find_many``: at most 1,000 keys in one round trip; more is a mistake."""
     org = org_id()
     rows = [sample(memberships, org) for _ in range(20)]
-    await storage.run(OrgScope(org), add_all, memberships, rows)
+    await storage.run(OrgScope(org), add_each, memberships, rows)
     keys = [key_of(memberships, row) for row in rows] + [(org, token()) for _ in range(980)]
     assert len(await look(storage, OrgScope(org), "find_many", memberships, keys)) == 20
     with pytest.raises(ValueError, match=r"1,?000"):

@@ -46,13 +46,13 @@ async def home(storage: Storage, table: Table[Any], org: str, kind: PlacementKin
     return space
 
 
-async def _call(tx: Transaction, verb: str, table: Table[Any], /, *args: Any, **kwargs: Any) -> Any:
-    return await getattr(tx, verb)(table, *args, **kwargs)
+async def _call(tx: Transaction, verb: str, /, *args: Any, **kwargs: Any) -> Any:
+    return await getattr(tx, verb)(*args, **kwargs)
 
 
-async def do(storage: Storage, scope: Scope, verb: str, table: Table[Any], /, *args: Any, **kwargs: Any) -> Any:
+async def do(storage: Storage, scope: Scope, verb: str, /, *args: Any, **kwargs: Any) -> Any:
     """One verb as a transaction of its own."""
-    return await storage.run(scope, _call, verb, table, *args, **kwargs)
+    return await storage.run(scope, _call, verb, *args, **kwargs)
 
 
 async def look(storage: Storage, scope: Scope, verb: str, table: Table[Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -60,7 +60,7 @@ async def look(storage: Storage, scope: Scope, verb: str, table: Table[Any], /, 
     return await storage.read(scope, _call, verb, table, *args, **kwargs)
 
 
-async def add_all(tx: Transaction, table: Table[Any], rows: Iterable[Any]) -> None:
+async def add_each(tx: Transaction, table: Table[Any], rows: Iterable[Any]) -> None:
     for row in rows:
         await tx.add(table, row)
 
@@ -101,7 +101,7 @@ async def store(tx: Transaction, space: Space, count: int = 1) -> None:
     """A write as the product makes it: the fence first, then the data."""
     if not await enter(tx, space, records=count, bytes=10 * count):
         raise PlacementMoved
-    await add_all(tx, records, [sample(records, space.org_id) for _ in range(count)])
+    await add_each(tx, records, [sample(records, space.org_id) for _ in range(count)])
 
 
 async def states(storage: Storage, space: Space) -> dict[tuple[int, int], tuple[SlotState, int, int]]:

@@ -108,6 +108,13 @@ async def test_many_rows_are_one_command(storage: MongoStorage, commands: Comman
     assert commands.names == ["insert", "update", "delete", "commitTransaction"]
 
 
+async def test_rows_of_several_tables_are_one_command_for_each(storage: MongoStorage, commands: Commands) -> None:
+    org = org_id()
+    some, one = [sample(memberships, org) for _ in range(300)], [sample(operations, org)]
+    await do(storage, OrgScope(org), "add_all", [(operations, one), (memberships, some), (organizations, [])])
+    assert commands.names == ["insert", "insert", "commitTransaction"]
+
+
 async def test_claiming_is_two_commands(storage: MongoStorage, commands: Commands) -> None:
     org = org_id()
     for _ in range(3):

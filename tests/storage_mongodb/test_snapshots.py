@@ -12,7 +12,7 @@ from orgstead.storage.mongodb.engine import MongoStorage
 from orgstead.storage.port import OrgScope, Storage
 from orgstead.storage.tables import memberships
 from tests.contract import test_access, test_pages, test_units
-from tests.contract.work import add_all, do, look, rows_of
+from tests.contract.work import add_each, do, look, rows_of
 from tests.engines import Database
 from tests.rows import org_id, sample
 from tests.storage_mongodb.work import opened, with_snapshot_reads
@@ -44,7 +44,7 @@ async def test_a_promise_of_the_contract(snapshots: Storage, check: Any, argumen
 async def test_what_was_acknowledged_is_read(snapshots: Storage) -> None:
     org = org_id()
     rows = [sample(memberships, org) for _ in range(300)]
-    await snapshots.run(OrgScope(org), add_all, memberships, rows[:1])
+    await snapshots.run(OrgScope(org), add_each, memberships, rows[:1])
     assert await rows_of(snapshots, OrgScope(org), memberships) == rows[:1]
     await do(snapshots, OrgScope(org), "add_many", memberships, rows[1:])
     assert len(await rows_of(snapshots, OrgScope(org), memberships)) == 300

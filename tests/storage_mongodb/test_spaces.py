@@ -12,7 +12,7 @@ from orgstead.errors import NotFound, PlacementMoved
 from orgstead.model import PlacementKind
 from orgstead.storage.mongodb.engine import MongoStorage
 from orgstead.storage.port import Space, Transaction
-from orgstead.storage.tables import records, slots
+from orgstead.storage.tables import record_events, records, slots
 from tests.contract.work import do, enter, rows_of, slots_of, store
 from tests.engines import Database
 from tests.rows import sample
@@ -123,7 +123,9 @@ async def test_closing_waits_for_a_writer_that_is_inside(
 
 
 @pytest.mark.parametrize("gone", ["never made", "renamed", "dropped"])
-@pytest.mark.parametrize("verb", ["add", "add_many", "replace", "replace_many", "adjust", "lock", "remove", "take"])
+@pytest.mark.parametrize(
+    "verb", ["add", "add_all", "add_many", "replace", "replace_many", "adjust", "lock", "remove", "take"]
+)
 async def test_no_verb_makes_a_collection(database: Database, storage: MongoStorage, gone: str, verb: str) -> None:
     """An insert into a missing collection would make it, without an error; nothing of ours does."""
     space = dedicated("org_gone")
@@ -141,6 +143,8 @@ async def test_no_verb_makes_a_collection(database: Database, storage: MongoStor
     async def work(tx: Transaction) -> None:
         if verb in ("add", "replace"):
             await getattr(tx, verb)(records, row)
+        elif verb == "add_all":
+            await tx.add_all([(record_events, []), (records, [row])])
         elif verb.endswith("many"):
             await getattr(tx, verb)(records, [row, sample(records, space.org_id)])
         elif verb == "adjust":

@@ -17,7 +17,7 @@ from orgstead.storage.port import OrgScope, Space, Transaction
 from orgstead.storage.postgres.connections import Connection, single
 from orgstead.storage.postgres.engine import PostgresStorage
 from orgstead.storage.tables import memberships
-from tests.contract.work import add_all, do, rows_of
+from tests.contract.work import add_each, do, rows_of
 from tests.engines import Database
 from tests.rows import key_of, org_id, sample
 from tests.storage_postgres.proxy import is_cancel_request, proxied
@@ -81,7 +81,7 @@ async def test_cancelled_at_every_await(database: Database, how: str) -> None:
         org = org_id()
 
         async def write(tx: Transaction) -> None:
-            await add_all(tx, memberships, [sample(memberships, org) for _ in range(2)])
+            await add_each(tx, memberships, [sample(memberships, org) for _ in range(2)])
             await tx.page(memberships, limit=5)
 
         async def look(tx: Transaction) -> None:
@@ -175,7 +175,7 @@ async def test_interleaved_organizations_see_their_own_rows(database: Database) 
     async with opened(database, pool=2) as storage:
         orgs = [org_id() for _ in range(10)]
         for org in orgs:
-            await storage.run(OrgScope(org), add_all, memberships, [sample(memberships, org, user_id=org)])
+            await storage.run(OrgScope(org), add_each, memberships, [sample(memberships, org, user_id=org)])
 
         async def look(tx: Transaction, fails: bool) -> set[str]:
             found = {row.org_id for row in await tx.page(memberships, limit=100)}

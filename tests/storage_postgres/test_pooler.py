@@ -15,7 +15,7 @@ from orgstead.storage import open_storage
 from orgstead.storage.port import OrgScope, Space, Storage, Transaction
 from orgstead.storage.tables import memberships, records
 from tests.contract import test_access, test_concurrency, test_digests, test_spaces, test_spaces_renamed, test_units
-from tests.contract.work import DEDICATED, POOLED, add_all, do, rows_of
+from tests.contract.work import DEDICATED, POOLED, add_each, do, rows_of
 from tests.engines import Database
 from tests.rows import org_id, sample
 from tests.servers import postgres
@@ -91,7 +91,7 @@ async def test_many_organizations_share_two_connections(database: Database, stor
     """Every one sees its own rows, whatever became of the unit before on the same connection."""
     orgs = [org_id() for _ in range(20)]
     for org in orgs:
-        await storage.run(OrgScope(org), add_all, memberships, [sample(memberships, org, user_id=org)])
+        await storage.run(OrgScope(org), add_each, memberships, [sample(memberships, org, user_id=org)])
 
     async def look(tx: Transaction, fails: bool) -> set[str]:
         found = {row.org_id for row in await tx.page(memberships, limit=100)}

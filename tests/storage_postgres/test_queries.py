@@ -36,7 +36,7 @@ class Explained(PostgresTransaction):
         self.plans.append("\n".join(line for (line,) in lines))
         return []
 
-    async def count(self, text: str, values: Any, sql: Any) -> int:
+    async def count(self, text: str, values: Any, *tables: Any) -> int:
         await self.rows(text, values)
         return 1
 

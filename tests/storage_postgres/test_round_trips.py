@@ -15,7 +15,7 @@ from orgstead.model import Access, OrganizationStatus, PlacementKind, SlotState
 from orgstead.storage import open_storage
 from orgstead.storage.port import OrgScope, Space, Storage, Transaction
 from orgstead.storage.postgres import access
-from orgstead.storage.tables import memberships, organizations, records, slots, users
+from orgstead.storage.tables import memberships, organizations, records, slots, slugs, users
 from tests.contract.work import look
 from tests.engines import Database
 from tests.rows import MORNING, org_id, sample
@@ -135,6 +135,18 @@ async def test_many_rows_are_one_for_each_thousand(counted: Storage, proxy: Prox
             await tx.replace_many(memberships, [replace(row, role=row.role) for row in added])
 
         assert await trips(proxy, lambda: counted.run(OrgScope(org), write)) == AROUND + 2 * expected
+
+
+async def test_rows_of_several_tables_are_one(counted: Storage, proxy: Proxy) -> None:
+    for many, expected in ((1, 1), (2, 1), (1000, 1), (1001, 2)):
+
+        async def write(tx: Transaction, many: int = many) -> None:
+            org = org_id()
+            members = [sample(memberships, org) for _ in range(many)]
+            person, claim = sample(users), sample(slugs)
+            await tx.add_all([(users, [person]), (memberships, members), (organizations, []), (slugs, [claim])])
+
+        assert await trips(proxy, lambda: counted.run(SYSTEM, write)) == AROUND + expected
 
 
 async def test_many_spaces_are_one(counted: Storage, proxy: Proxy) -> None:

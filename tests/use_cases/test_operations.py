@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import structlog
 
-from orgstead import creation, operations, organizations, purging, renaming, resuming, storage, worker
+from orgstead import creation, operations, organizations, placements, purging, renaming, resuming, storage, worker
 from orgstead.app import OPERATIONS, App
 from orgstead.errors import (
     Conflict,
@@ -32,7 +32,7 @@ from orgstead.errors import (
     Unavailable,
 )
 from orgstead.failpoints import arm
-from orgstead.model import Operation, OperationState, OrganizationStatus, PlacementKind
+from orgstead.model import Operation, OperationState, OrganizationStatus, Placement, PlacementKind
 from orgstead.operations import LEASE, MAX_ATTEMPTS, Kind, Step
 from orgstead.renaming import NewName
 from orgstead.storage import tables
@@ -369,9 +369,9 @@ async def test_a_failure_that_nobody_waits_for_is_noted(app: App) -> None:
     assert [(entry["event"], entry["operation"]) for entry in logs] == [("operation.failed", operation.id)]
 
 
-async def _intent(app: App) -> Operation:
+async def _intent(app: App, plan: str = "free") -> Operation:
     owner = apps.person(app)
-    new = creation.NewOrganization(name="Acme", plan="free", owner=owner, owner_is_new=True)
+    new = creation.NewOrganization(name="Acme", plan=plan, owner=owner, owner_is_new=True)
     drawn = creation.draft(app, new, apps.TESTER)
     await app.storage.run(creation.SCOPE, creation.write_intent, drawn, apps.TESTER)
     return drawn.operation
@@ -381,6 +381,56 @@ async def _settled(app: App, operation: Operation) -> Operation:
     while tasks := list(app._tasks):
         await asyncio.wait(tasks)
     return await stored(app, operation)
+
+
+# --- where a new space is made ----------------------------------------------------------------------------------------
+
+
+async def test_a_creation_need_not_read_where_its_space_is_to_be(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    get = placements.get
+
+    async def noted(tx: Transaction, org_id: str) -> Placement:
+        asked.append(org_id)
+        return await get(tx, org_id)
+
+    monkeypatch.setattr(placements, "get", noted)
+    for plan in ("free", "enterprise"):
+        await apps.created(app, f"Acme {plan}", plan)
+    assert asked == []
+    await apps.assert_clean(app)
+
+
+@pytest.mark.parametrize("plan", ["free", "enterprise"])
+async def test_a_creation_that_an_older_version_began_is_completed(app: App, plan: str) -> None:
+    """Its operation does not say where the space is to be."""
+    operation = await _intent(app, plan)
+    older = replace(operation, payload={"actor": operation.payload["actor"]})
+    await app.storage.run(apps.SCOPE, lambda tx: tx.replace(tables.operations, older))
+    assert (await operations.drive(app, await stored(app, operation))).state is OperationState.SUCCEEDED
+    await apps.assert_clean(app)
+
+
+@pytest.mark.parametrize("plan", ["free", "enterprise"])
+@pytest.mark.parametrize("end", ["undone", "renamed", "purged"])
+async def test_who_was_silent_for_too_long_makes_no_space_where_it_was_to_be(
+    app: App, clock: apps.Clock, monkeypatch: pytest.MonkeyPatch, plan: str, end: str
+) -> None:
+    """Another process went on meanwhile: there is no organization any more, or its space is elsewhere."""
+    operation = await _intent(app, plan)
+    clock.pass_(LEASE)
+    with monkeypatch.context() as patch:
+        failing(app, patch, "create_space", *([SpaceMismatch()] if end == "undone" else []))
+        assert await resuming.resume_due(apps.second_process(app)) == 1
+    if end == "renamed":
+        await renaming.rename(app, operation.org_id, NewName(name="Labs"), apps.TESTER)
+    elif end == "purged":
+        await apps.purged(app, operation.org_id)
+    before = await app.storage.spaces()
+    with pytest.raises(OrgsteadError):
+        await operations.drive(app, operation)
+    assert await app.storage.spaces() == before
+    await apps.assert_clean(app)
 
 
 # --- the effect of no step comes before its row -----------------------------------------------------------------------

@@ -67,12 +67,12 @@ SPELLINGS = ("Acme Labs", "acme labs", "ＡＣＭＥ　Ｌａｂｓ", "Acmé Lab
 async def test_the_race_for_a_name_can_be_lost(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the check of claims two organizations get one name, and ``fsck`` sees it."""
 
-    async def unchecked(tx: Any, slug: str, org_id: str, *_: Any) -> None:
+    async def unchecked(tx: Any, slug: str, org_id: str, *_: Any) -> list[SlugClaim]:
         await tx.take(tables.slugs, slug=slug)
-        await tx.add(tables.slugs, SlugClaim(slug=slug, org_id=org_id, state=SlugState.CURRENT))
+        return [SlugClaim(slug=slug, org_id=org_id, state=SlugState.CURRENT)]
 
     with monkeypatch.context() as patch:
-        patch.setattr(slugs, "claim", unchecked)
+        patch.setattr(slugs, "take_over", unchecked)
         for _ in range(3):  # one after the other: at the same time the key of the claims still decides
             await apps.created(app, "Acme")
     assert {finding.id for finding in await apps.findings(app)} == {"I4"}

@@ -142,6 +142,12 @@ class Transaction(Protocol):
     async def add_many(self, table: Table[Row], rows: Sequence[Row]) -> None:
         """``add`` for any number of rows of one table, in as few round trips as the engine can. Raises as ``add``."""
 
+    async def add_all(self, rows: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
+        """``add_many`` for several tables, each named once, in as few round trips as the engine can. Raises as ``add``.
+
+        Which of several errors is raised is not promised, as the rows may be added in any order.
+        """
+
     async def get(self, table: Table[Row], *key: Any) -> Row:
         """The row of this key. Raises ``NotFound``."""
 

@@ -96,14 +96,16 @@ class MongoTransaction(Unit):
 
     @verb(writes=True)
     async def add(self, table: Table[Row], row: Row) -> None:
-        layout, collection = self.place(table)
-        await self._insert(layout, collection, [row])
+        await self._insert(table, [row])
 
     @verb(writes=True)
     async def add_many(self, table: Table[Row], rows: Sequence[Row]) -> None:
-        layout, collection = self.place(table)
-        if rows:
-            await self._insert(layout, collection, rows)
+        await self._insert(table, rows)
+
+    @verb(writes=True)
+    async def add_all(self, rows: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
+        for table, some in rows:
+            await self._insert(table, some)
 
     @verb(writes=False)
     async def get(self, table: Table[Row], *key: Any) -> Row:
@@ -317,9 +319,12 @@ class MongoTransaction(Unit):
             found = await collection.find_one(wanted, session=self.session)
         return None if found is None else layout.row(found)
 
-    async def _insert(self, layout: Layout[Row], collection: Collection, rows: Sequence[Row]) -> None:
+    async def _insert(self, table: Table[Row], rows: Sequence[Row]) -> None:
+        layout, collection = self.place(table)
+        if not rows:
+            return
         for row in rows:
-            self.admit_row(layout.table, row)
+            self.admit_row(table, row)
         documents = [layout.document(row) for row in rows]
         await self._enter(collection)
         self._touches(collection, documents[0]["_id"])

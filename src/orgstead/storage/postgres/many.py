@@ -1,8 +1,11 @@
-"""The verbs that write many rows: a statement for each thousand, whose values travel as one array for each column."""
+"""The verbs that write many rows: a statement for each thousand, whose values travel as one array for each column.
+
+Rows that are added to several tables travel in one statement, too, which begins with common table expressions."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from orgstead.errors import NotFound, StaleRow
@@ -18,13 +21,19 @@ ROWS = 1000
 """Rows of one statement: enough that round trips do not count, few enough that a message stays small."""
 
 
-async def add_many(tx: PostgresTransaction, table: Table[Row], rows: Sequence[Row]) -> None:
-    """``Transaction.add_many``."""
-    sql = tx.statements(table)
-    for row in rows:
-        tx.admit_row(table, row)
-    for part in _parts([sql.codec.encode(row) for row in rows]):
-        await tx.insert(sql, sql.insert_many, [list(array) for array in zip(*part, strict=True)])
+async def add_all(tx: PostgresTransaction, rows: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
+    """``Transaction.add_all``: a thousand rows of each table with every statement."""
+    given: list[tuple[Statements[Any], list[list[Any]]]] = []
+    for table, some in rows:
+        sql = tx.statements(table)
+        for row in some:
+            tx.admit_row(table, row)
+        given.append((sql, [sql.codec.encode(row) for row in some]))
+    for start in range(0, max((len(some) for _, some in given), default=0), ROWS):
+        parts = [(sql, some[start : start + ROWS]) for sql, some in given if len(some) > start]
+        text = _insert(tuple((sql, len(part) > 1) for sql, part in parts))
+        values = [value for _, part in parts for value in (part[0] if len(part) == 1 else _arrays(part))]
+        await tx.insert(text, values, *(sql.table for sql, _ in parts))
 
 
 async def replace_many(tx: PostgresTransaction, table: Table[Row], rows: Sequence[Row]) -> list[Row]:
@@ -32,7 +41,7 @@ async def replace_many(tx: PostgresTransaction, table: Table[Row], rows: Sequenc
     sql = tx.statements(table)
     stored: list[Row] = []
     for part in _parts([sql.codec.encode(row) for row in rows]):
-        if await tx.count(*_update(tx, sql, part), sql) != len(part):
+        if await tx.count(*_update(tx, sql, part), sql.table) != len(part):
             raise await _reason(tx, sql, part)
         for values in part:
             if sql.version_place is not None:
@@ -54,8 +63,28 @@ async def remove_many(tx: PostgresTransaction, table: Table[Row], keys: Sequence
             f"DELETE FROM {sql.target} AS stored"  # noqa: S608  # declared names
             f" USING {wanted} AS wanted ({names(table.key)}) WHERE {same}"
         )
-        if await tx.count(text, values.all, sql) != len(part):
+        if await tx.count(text, values.all, sql.table) != len(part):
             raise NotFound
+
+
+@lru_cache(maxsize=4096)
+def _insert(parts: tuple[tuple[Statements[Any], bool], ...]) -> str:
+    """One statement that adds a row, or several where that is true, to each of these tables."""
+    texts: list[str] = []
+    behind = 0
+    for sql, several in parts:
+        texts.append(sql.inserting(several=several, behind=behind))
+        behind += len(sql.table.columns)
+    # PostgreSQL promises no order, but runs the last of them first and then the others backwards. Written so, they run
+    # as given, and units that add to the same tables one by one do not wait for each other crosswise.
+    first, *others = texts
+    also = [f"part{number} AS ({text})" for number, text in enumerate(reversed(others), 1)]
+    return f"WITH {', '.join(also)} {first}" if also else first
+
+
+def _arrays(rows: Sequence[list[Any]]) -> Iterator[list[Any]]:
+    """The values of each column."""
+    return (list(array) for array in zip(*rows, strict=True))
 
 
 def _update(tx: PostgresTransaction, sql: Statements[Any], part: Sequence[list[Any]]) -> tuple[str, list[Any]]:

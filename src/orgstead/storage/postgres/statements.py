@@ -97,10 +97,7 @@ class Statements(Generic[Row]):
         self.version_place = places.get("version")
         self.types = {column.name: TYPES[column.kind] for column in self.codec.columns}
         self.nullable = frozenset(column.name for column in self.codec.columns if column.nullable)
-        marks = ", ".join(f"${place}" for place in range(1, len(places) + 1))
-        arrays = ", ".join(f"${place}::{self.types[column]}[]" for place, column in enumerate(table.columns, 1))
-        self.insert = f"INSERT INTO {target} ({columns}) VALUES ({marks})"  # noqa: S608  # declared names
-        self.insert_many = f"INSERT INTO {target} ({columns}) SELECT * FROM unnest({arrays})"  # noqa: S608  # declared
+        self.insert = self.inserting()
         self.select = f"SELECT {columns} FROM {target} WHERE "  # noqa: S608  # declared names
         self.update = f"UPDATE {target} SET "  # noqa: S608  # declared names
         self.delete = f"DELETE FROM {target} WHERE "  # noqa: S608  # declared names
@@ -110,6 +107,13 @@ class Statements(Generic[Row]):
         self._remove = self._scoped(lambda key: f"{self.delete}{key}")
         self._exists = self._scoped(lambda key: f"SELECT 1 FROM {target} WHERE {key}")  # noqa: S608  # declared names
         self._replace = (self._replacing(scoped=False), self._replacing(scoped=True))
+
+    def inserting(self, *, several: bool = False, behind: int = 0) -> str:
+        """An INSERT, one value for each column or, of several rows, one array; they follow ``behind`` other values."""
+        columns = list(enumerate(self.table.columns, behind + 1))
+        marks = ", ".join(f"${place}::{self.types[column]}[]" if several else f"${place}" for place, column in columns)
+        rows = f"SELECT * FROM unnest({marks})" if several else f"VALUES ({marks})"  # noqa: S608  # declared names
+        return f"INSERT INTO {self.target} ({self.columns}) {rows}"
 
     def _scoped(self, text: Any) -> tuple[str, str]:
         """A statement about one row, without and with the scope's predicate, whose value comes last."""

@@ -48,11 +48,15 @@ class PostgresTransaction(Unit):
     async def add(self, table: Table[Row], row: Row) -> None:
         sql = self.statements(table)
         self.admit_row(table, row)
-        await self.insert(sql, sql.insert, sql.codec.encode(row))
+        await self.insert(sql.insert, sql.codec.encode(row), table)
 
     @verb(writes=True)
     async def add_many(self, table: Table[Row], rows: Sequence[Row]) -> None:
-        await many.add_many(self, table, rows)
+        await many.add_all(self, [(table, rows)])
+
+    @verb(writes=True)
+    async def add_all(self, rows: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
+        await many.add_all(self, rows)
 
     @verb(writes=False)
     async def get(self, table: Table[Row], *key: Any) -> Row:
@@ -91,7 +95,7 @@ class PostgresTransaction(Unit):
             values[sql.version_place] = following(version)
         changed = [values[place] for place in sql.changed_places]
         text = sql.replace(self.within_organization)
-        if await self.count(text, [*changed, *expected, *key], sql):
+        if await self.count(text, [*changed, *expected, *key], table):
             return sql.codec.decode(values)
         raise StaleRow if await self.rows(sql.exists(self.within_organization), key) else NotFound
 
@@ -102,7 +106,7 @@ class PostgresTransaction(Unit):
     @verb(writes=True)
     async def remove(self, table: Table[Row], *key: Any) -> None:
         sql = self.statements(table)
-        if not await self.count(sql.remove(self.within_organization), self.scoped(sql.key(key)), sql):
+        if not await self.count(sql.remove(self.within_organization), self.scoped(sql.key(key)), table):
             raise NotFound
 
     @verb(writes=True)
@@ -161,7 +165,7 @@ class PostgresTransaction(Unit):
         new = {**sums, "version": f"{quoted('version')} + 1"} if table.versioned else sums
         assigned = ", ".join(f"{quoted(column)} = {text}" for column, text in new.items())
         text = f"{sql.update}{assigned} WHERE {' AND '.join(conditions)}"
-        return bool(await self.count(text, values.all, sql))
+        return bool(await self.count(text, values.all, table))
 
     @verb(writes=False)
     async def page(
@@ -224,7 +228,7 @@ class PostgresTransaction(Unit):
         self._touched = True
         return found
 
-    async def count(self, text: str, values: Sequence[Any], sql: Statements[Any]) -> int:
+    async def count(self, text: str, values: Sequence[Any], *tables: Table[Any]) -> int:
         """How many rows a statement changed; none where a dedicated space is not there (any more)."""
         if self.vanished:
             return 0
@@ -232,14 +236,14 @@ class PostgresTransaction(Unit):
             status = await self._connection.execute(text, *values)
         except asyncpg.PostgresError as error:
             if not self._vanishes(error):
-                raise self._violated(error, sql) from None
+                raise self._violated(error, tables) from None
             return 0
         self._touched = True
         return int(status.rpartition(" ")[2])
 
-    async def insert(self, sql: Statements[Any], text: str, values: Sequence[Any]) -> None:
+    async def insert(self, text: str, values: Sequence[Any], *tables: Table[Any]) -> None:
         """Run an INSERT. Raises ``AlreadyExists``, and ``PlacementMoved`` where a dedicated space is not there."""
-        await self.count(text, values, sql)
+        await self.count(text, values, *tables)
         if self.vanished:
             raise PlacementMoved(retry_after=failures.RETRY_AFTER)
 
@@ -261,13 +265,13 @@ class PostgresTransaction(Unit):
             raise NotFound
         return sql.codec.decode(rows[0])
 
-    def _violated(self, error: BaseException, sql: Statements[Any]) -> BaseException:
+    def _violated(self, error: BaseException, tables: Sequence[Table[Any]]) -> BaseException:
         """``AlreadyExists`` with our name of the constraint, which is also the engine's; any other error as it is."""
         name = failures.duplicate_of(error)
         if name is None:
             return error
-        ours = (sql.table.key_constraint, *(sql.table.unique or {}))
-        return AlreadyExists(name) if name in ours else InvalidValue()
+        ours = any(name == table.key_constraint or name in (table.unique or {}) for table in tables)
+        return AlreadyExists(name) if ours else InvalidValue()
 
 
 def following(version: Any) -> int:

@@ -76,9 +76,12 @@ class SqliteTransaction(Unit):
 
     @_verb(writes=True)
     def add_many(self, table: Table[Row], rows: Sequence[Row]) -> None:
-        sql = self.statements(table)
-        for row in rows:
-            self._add(sql, row)
+        self._add_many(table, rows)
+
+    @_verb(writes=True)
+    def add_all(self, rows: Sequence[tuple[Table[Any], Sequence[Any]]]) -> None:
+        for table, some in rows:
+            self._add_many(table, some)
 
     @_verb(writes=False)
     def get(self, table: Table[Row], *key: Any) -> Row:
@@ -261,6 +264,11 @@ class SqliteTransaction(Unit):
             if self.space is not None and failures.is_missing_table(error):
                 raise PlacementMoved(retry_after=1.0) from None
             raise
+
+    def _add_many(self, table: Table[Row], rows: Sequence[Row]) -> None:
+        sql = self.statements(table)
+        for row in rows:
+            self._add(sql, row)
 
     def _replace(self, sql: Statements[Row], row: Row) -> Row:
         values = sql.codec.encode(row)
