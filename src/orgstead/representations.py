@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orgstead.kit import rfc3339
-from orgstead.model import Json, Operation, Organization, Placement
+from orgstead.model import ApiKey, Json, Operation, Organization, Placement
 
 
 def organization(organization: Organization, placement: Placement) -> dict[str, Json]:
@@ -44,4 +44,19 @@ def operation(operation: Operation) -> dict[str, Json]:
         "error": operation.error,
         "created_at": rfc3339(operation.created_at),
         "updated_at": rfc3339(operation.updated_at),
+    }
+
+
+def api_key(key: ApiKey) -> dict[str, Json]:
+    """An API key without its text, which is shown once and not kept."""
+    return {
+        "object": "api_key",
+        "id": key.id,
+        "name": key.name,
+        "role": key.role,
+        "created_by": key.user_id,
+        "expires_at": key.expires_at and rfc3339(key.expires_at),
+        "last_used_at": key.used_at and rfc3339(key.used_at),
+        "created_at": rfc3339(key.created_at),
+        "updated_at": rfc3339(key.updated_at),
     }

@@ -13,8 +13,9 @@ from orgstead.api.preconditions import content_tag, etag
 from orgstead.api.responses import Empty, Json
 from orgstead.idempotency import Answer
 from orgstead.kit import rfc3339
-from orgstead.model import ApiKey, Membership, Operation, Organization, Placement, User
+from orgstead.model import Membership, Operation, Organization, Placement, User
 from orgstead.organizations import Located
+from orgstead.representations import api_key as api_key
 from orgstead.representations import operation as operation
 from orgstead.representations import organization as organization
 from orgstead.sessions import LoginResult
@@ -91,19 +92,4 @@ def me(user: User, membership: Membership, session_id: str) -> dict[str, Any]:
         "role": membership.role,
         "session_id": session_id,
         "created_at": rfc3339(user.created_at),
-    }
-
-
-def api_key(key: ApiKey) -> dict[str, Any]:
-    """The key without its text, which is shown once and not kept."""
-    return {
-        "object": "api_key",
-        "id": key.id,
-        "name": key.name,
-        "role": key.role,
-        "created_by": key.user_id,
-        "expires_at": key.expires_at and rfc3339(key.expires_at),
-        "last_used_at": key.used_at and rfc3339(key.used_at),
-        "created_at": rfc3339(key.created_at),
-        "updated_at": rfc3339(key.updated_at),
     }

@@ -31,6 +31,7 @@ COMMANDS: dict[str, Entry] = {
     "collection": Entry("Work", "collection", "List and define collections of an organization's records."),
     "record": Entry("Work", "record", "Read, query, import and export an organization's records."),
     "usage": Entry("Work", "usage", "Show what an organization uses of what its plan allows."),
+    "api-key": Entry("Work", "api_key", "List API keys of an organization, and end those that leaked."),
     "operation": Entry("Work", "operation", "Look at operations: work of several steps, running and done."),
     "doctor": Entry("Operate", "doctor", "Check whether this installation is fit to serve."),
     "fsck": Entry("Operate", "fsck", "Check whether everything agrees with everything else."),

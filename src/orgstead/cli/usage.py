@@ -19,7 +19,7 @@ COLUMNS = ("what", "used", "limit")
 
 @command(app, "usage")
 def usage_(ctx: typer.Context, organization: Which) -> None:
-    """Show how many records, bytes, collections and members an organization has, and how many its plan allows."""
+    """Show how many records, bytes, collections, members and API keys an organization has and may have."""
 
     async def work(app: App, out: Output) -> None:
         found = await within.organization(app, organization)
