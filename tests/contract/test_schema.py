@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -27,9 +27,22 @@ class Badge:
 badges = Table("badges", Badge, key=("org_id", "id"), scope="org_id")
 
 
-def a_version_ahead(patch: pytest.MonkeyPatch) -> None:
-    """Make the code one version newer: it knows one more table."""
-    later = migrations.Migration(migrations.SCHEMA_VERSION + 1, "badges", (badges,))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedBadge:
+    """The same row, of a version that is later still."""
+
+    org_id: str
+    id: str
+    points: int = 7
+
+
+counted = Table("badges", CountedBadge, key=("org_id", "id"), scope="org_id")
+
+
+def a_version_ahead(patch: pytest.MonkeyPatch, *adds: migrations.Column) -> None:
+    """Make the code one version newer: it knows one more table, or some more columns."""
+    creates = () if adds else (badges,)
+    later = migrations.Migration(migrations.SCHEMA_VERSION + 1, "badges", creates, adds)
     patch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, later))
     patch.setattr(migrations, "SCHEMA_VERSION", later.version)
 
@@ -100,6 +113,45 @@ async def test_p11_an_older_schema_is_refused_until_it_is_migrated(
         assert await rows_of(storage, OrgScope(org), memberships) == [row]
         await do(storage, OrgScope(org), "add", badges, badge)
         assert await rows_of(storage, OrgScope(org), badges) == [badge]
+
+
+async def test_p11_a_column_that_is_added_has_its_default_in_old_rows(
+    fresh: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 11: and from then on it is one like any other; migrating again leaves what was written into it."""
+    org = org_id()
+    old, new = sample(badges, org), sample(counted, org, points=1)
+    a_version_ahead(monkeypatch)
+    async with fresh.opened() as storage:
+        await do(storage, OrgScope(org), "add", badges, old)
+    a_version_ahead(monkeypatch, migrations.Column(counted, "points"))
+    async with fresh.opened(migrated=False) as storage:
+        with pytest.raises(SchemaOutdated):
+            await storage.check()
+        await asyncio.gather(*(storage.migrate() for _ in range(3)))
+        await do(storage, OrgScope(org), "add", counted, new)
+        given = CountedBadge(org_id=org, id=old.id)
+        assert {row.id: row.points for row in await rows_of(storage, OrgScope(org), counted)} == {old.id: 7, new.id: 1}
+        await do(storage, OrgScope(org), "adjust", counted, org, old.id, deltas={"points": 5})
+        await storage.migrate()
+        assert await do(storage, OrgScope(org), "get", counted, org, old.id) == replace(given, points=12)
+
+
+async def test_p11_a_new_database_has_added_columns_from_the_beginning(
+    fresh: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 11: its tables are made as they are declared now, and adding what is there does nothing."""
+    later = migrations.Migration(migrations.SCHEMA_VERSION + 1, "badges", (counted,))
+    column = migrations.Column(counted, "points")
+    again = migrations.Migration(later.version + 1, "points", (), (column,))
+    monkeypatch.setattr(migrations, "MIGRATIONS", (*migrations.MIGRATIONS, later, again))
+    monkeypatch.setattr(migrations, "SCHEMA_VERSION", again.version)
+    org = org_id()
+    row = sample(counted, org)
+    async with fresh.opened() as storage:
+        await storage.check()
+        await do(storage, OrgScope(org), "add", counted, row)
+        assert await rows_of(storage, OrgScope(org), counted) == [row]
 
 
 async def test_p11_a_newer_schema_is_refused(fresh: Database) -> None:

@@ -9,8 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from orgstead.storage import tables
 from orgstead.storage.port import Table
-from orgstead.storage.tables import TABLES
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """A column that was added to a table of the directory. A new database has it from the beginning, because tables
+    are made as they are declared now; in an old one every row has its model's default, which is an integer."""
+
+    table: Table[Any]
+    name: str
+
+    @property
+    def default(self) -> int:
+        default = self.table.model.__dataclass_fields__[self.name].default
+        if type(default) is not int:
+            raise TypeError(f"{self.table.name}.{self.name} has no default that old rows can be given.")
+        return default
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +36,13 @@ class Migration:
     version: int
     title: str
     creates: tuple[Table[Any], ...]
+    adds: tuple[Column, ...] = ()
 
 
-MIGRATIONS: tuple[Migration, ...] = (Migration(1, "the first tables", TABLES),)
+_LATER = (tables.api_keys,)
+
+MIGRATIONS: tuple[Migration, ...] = (
+    Migration(1, "the first tables", tuple(table for table in tables.TABLES if table not in _LATER)),
+    Migration(2, "API keys", (tables.api_keys,), adds=(Column(tables.organizations, "api_keys"),)),
+)
 SCHEMA_VERSION = MIGRATIONS[-1].version

@@ -81,6 +81,9 @@ async def migrate(server: Server, clock: Clock) -> int:
             for table in migration.creates:
                 database = server.data if table.home is Home.SPACE else server.directory
                 await create(database, table.name, layout_of(table))
+            for column in migration.adds:
+                lacking, given = {column.name: {"$exists": False}}, {column.name: Int64(column.default)}
+                await server.directory[column.table.name].update_many(lacking, {"$set": given})
             applied = {"title": migration.title, "applied_at": clock()}
             await server.directory[HISTORY].update_one(
                 {"_id": Int64(migration.version)}, {"$setOnInsert": applied}, upsert=True

@@ -56,6 +56,11 @@ _KEYS = {
 }
 
 
+def drop() -> str:
+    """The statement that removes the function, if it is there."""
+    return f"DROP FUNCTION IF EXISTS {within(SCHEMA, FUNCTION)}(text[], text[], text[])"
+
+
 def create() -> str:
     """The statement that makes the function, or makes it anew.
 

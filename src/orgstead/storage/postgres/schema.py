@@ -9,7 +9,7 @@ from orgstead.kit import Clock, rfc3339
 from orgstead.storage import migrations, tables
 from orgstead.storage.postgres import access, failures, policies
 from orgstead.storage.postgres.connections import Connection
-from orgstead.storage.postgres.statements import SCHEMA, create_table, quoted, within
+from orgstead.storage.postgres.statements import SCHEMA, add_column, create_table, quoted, within
 
 HISTORY = "schema_migrations"
 
@@ -57,8 +57,12 @@ async def migrate(connection: Connection, clock: Clock, role: str) -> int:
             continue
         for table in migration.creates:
             statements += [*create_table(table, SCHEMA), *policies.protect(table, SCHEMA)]
+        for column in migration.adds:
+            statements += add_column(column.table, column.name, column.default, SCHEMA)
         values = (str(migration.version), policies.literal(migration.title), policies.literal(rfc3339(clock())))
         statements.append(f"INSERT INTO {within(SCHEMA, HISTORY)} VALUES ({', '.join(values)})")  # noqa: S608
+    if 0 < version < migrations.SCHEMA_VERSION:
+        statements.append(access.drop())  # what it returns may be another type, which cannot be replaced
     statements.append(access.create())  # always: a function has no version, and is made anew without harm
     await connection.execute("; ".join(statements))
     await _grant(connection, role)

@@ -8,7 +8,7 @@ from orgstead.errors import ConfigurationError, SchemaTooNew
 from orgstead.kit import Clock, rfc3339
 from orgstead.storage import migrations
 from orgstead.storage.sqlite import failures
-from orgstead.storage.sqlite.statements import create_table
+from orgstead.storage.sqlite.statements import add_column, create_table, quoted
 
 _HISTORY = (
     "CREATE TABLE IF NOT EXISTS schema_migrations"
@@ -55,6 +55,10 @@ def migrate(connection: sqlite3.Connection, clock: Clock) -> int:
         for table in migration.creates:
             for statement in create_table(table, table.name, mark="pooled"):
                 connection.execute(statement)
+        for column in migration.adds:
+            there = {row[1] for row in connection.execute(f"PRAGMA table_info({quoted(column.table.name)})")}
+            if column.name not in there:
+                connection.execute(add_column(column.table, column.name, column.default))
         connection.execute(
             "INSERT INTO schema_migrations VALUES (?, ?, ?)", (migration.version, migration.title, rfc3339(clock()))
         )

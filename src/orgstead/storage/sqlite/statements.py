@@ -61,6 +61,12 @@ def create_table(table: Table[Any], physical: str, mark: str) -> Iterator[str]:
         yield f"CREATE INDEX IF NOT EXISTS {index} ON {quoted(physical)} ({names(columns)})"
 
 
+def add_column(table: Table[Any], name: str, default: int) -> str:
+    """The statement that adds a column to ``table``, with the same value in every row."""
+    kind = _TYPES[codec_of(table).by_name[name].kind]
+    return f"ALTER TABLE {quoted(table.name)} ADD COLUMN {quoted(name)} {kind} NOT NULL DEFAULT {default}"
+
+
 class Statements(Generic[Row]):
     """The SQL of one table under one physical name, and the pieces that conditions are put together from."""
 
