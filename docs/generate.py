@@ -10,7 +10,7 @@ from orgstead.cli.config import reference
 from orgstead.errors import catalogue
 from orgstead.lifecycle import FOLLOWS
 from orgstead.model import Role
-from orgstead.policy import RANK, Permission, allowed
+from orgstead.policy import FOR_PEOPLE, RANK, Permission, allowed
 
 FOLDER = Path(__file__).parent
 
@@ -40,6 +40,7 @@ def rules() -> str:
         (f"`{permission}`", *("yes" if allowed(role, permission) else "" for role in roles))
         for permission in Permission
     )
+    never = ", ".join(f"`{permission}`" for permission in sorted(FOR_PEOPLE))
     steps = (
         (f"`{status}`", ", ".join(f"`{then}`" for then in sorted(then)) or "nothing")
         for status, then in FOLLOWS.items()
@@ -48,6 +49,7 @@ def rules() -> str:
         "# Roles and statuses\n\n"
         "## Who may do what\n\n"
         + table(("permission", *roles), may)
+        + f"\nAn API key acts in a role of its own, and has no {never} whatever it is.\n"
         + "\n## Which status may follow which\n\n"
         + table(("status", "may become"), steps)
     )

@@ -104,8 +104,9 @@ def _complete(made: dict[str, Any], api: FastAPI) -> None:
         "bearer": {
             "type": "http",
             "scheme": "bearer",
-            "bearerFormat": "JWT",
-            "description": "The access token of a login; to sign up, the sign-up token if one is asked for.",
+            "bearerFormat": "JWT or API key",
+            "description": "The access token of a login, or an API key (`ok_…`); to sign up, the sign-up token if one is"
+            " asked for.",
         }
     }
     defined = schemas.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
