@@ -105,8 +105,8 @@ def _complete(made: dict[str, Any], api: FastAPI) -> None:
             "type": "http",
             "scheme": "bearer",
             "bearerFormat": "JWT or API key",
-            "description": "The access token of a login, or an API key (`ok_…`); to sign up, the sign-up token if one is"
-            " asked for.",
+            "description": "The access token of a login, or an API key (`ok_…`); to sign up, the sign-up token if one "
+            "is asked for.",
         }
     }
     defined = schemas.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
