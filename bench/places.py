@@ -146,6 +146,7 @@ async def _owner(tx: Transaction, org_id: str) -> Membership:
 async def _members(place: Path) -> list[Member]:
     app = await App.open(settings_in(place))
     try:
+        await app.storage.migrate()  # a place that was kept may be of an earlier version
         sessions = await app.storage.read(SCOPE, _sessions)
         owners = [await app.storage.read(SCOPE, _owner, session.org_id) for session in sessions]
         return [
