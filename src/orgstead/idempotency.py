@@ -39,6 +39,13 @@ class Answer:
     headers: Mapping[str, str]
 
 
+def checked_key(text: str) -> str:
+    """The key, if it can be one. Raises ``InvalidIdempotencyKey``."""
+    if not (1 <= len(text) <= 255 and text.isascii() and text.isprintable()):
+        raise InvalidIdempotencyKey
+    return text
+
+
 def request_row(
     *, org_id: str, principal: str, route: str, key: str, request: bytes, secret: bool, at: datetime
 ) -> IdempotentResponse:
@@ -46,9 +53,7 @@ def request_row(
 
     ``org_id`` and ``principal`` are "" and "anonymous" without a credential. Raises ``InvalidIdempotencyKey``.
     """
-    if not (1 <= len(key) <= 255 and key.isascii() and key.isprintable()):
-        raise InvalidIdempotencyKey
-    identity = "\0".join((principal, route, key)).encode()
+    identity = "\0".join((principal, route, checked_key(key))).encode()
     return IdempotentResponse(
         org_id=org_id,
         id=hashlib.sha256(identity).hexdigest(),

@@ -176,6 +176,19 @@ async def test_a_key_is_printable_ascii(service: Service, key: str) -> None:
     assert await service.rows(tables.organizations) == []
 
 
+@pytest.mark.parametrize("route", ["/records:batchGet", "/query", "/aggregate"])
+@pytest.mark.parametrize(("key", "status"), [("", 422), ("é", 422), ("k", 200)])
+async def test_also_where_it_is_not_needed(service: Service, route: str, key: str, status: int) -> None:
+    """A POST that only reads takes a key, but only what can be one."""
+    acme = await service.organization("Acme")
+    collection = acme.path + "/collections/notes"
+    assert (await service.ask("PUT", collection, acme.owner, {})).status_code == 201
+    body = {"/query": {}, "/aggregate": {"measures": {"n": {"count": True}}}}.get(route, {"ids": ["a"]})
+    headers = {b"idempotency-key": key.encode(), b"authorization": acme.viewer.headers["authorization"].encode()}
+    answer = await service.client.post(collection + route, json=body, headers=headers)
+    assert answer.status_code == status, answer.text
+
+
 async def test_what_failed_leaves_the_key_free(service: Service) -> None:
     acme = await service.organization("Acme")
     taken = await service.ask("POST", "/v1/organizations", acme.owner, {"name": "Acme"}, key=KEY)

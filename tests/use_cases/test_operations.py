@@ -15,7 +15,19 @@ from typing import Any
 import pytest
 import structlog
 
-from orgstead import creation, operations, organizations, placements, purging, renaming, resuming, storage, worker
+from orgstead import (
+    api_keys,
+    creation,
+    operations,
+    organizations,
+    placements,
+    purging,
+    renaming,
+    resuming,
+    storage,
+    worker,
+)
+from orgstead.api_keys import NewApiKey
 from orgstead.app import OPERATIONS, App
 from orgstead.errors import (
     Conflict,
@@ -32,7 +44,7 @@ from orgstead.errors import (
     Unavailable,
 )
 from orgstead.failpoints import arm
-from orgstead.model import Operation, OperationState, OrganizationStatus, Placement, PlacementKind
+from orgstead.model import Operation, OperationState, OrganizationStatus, Placement, PlacementKind, Role
 from orgstead.operations import LEASE, MAX_ATTEMPTS, Kind, Step
 from orgstead.renaming import NewName
 from orgstead.storage import tables
@@ -549,6 +561,9 @@ async def test_a_receipt_counts_right_even_when_the_purge_was_interrupted(
     for number in range(7):
         await apps.write(app, where, f"record {number}")
     at = app.clock()
+    (owner,) = await apps.rows(app, tables.memberships)
+    new = NewApiKey(name="export", role=Role.VIEWER, expires_at=None, user_id=owner.user_id, at_most=Role.OWNER)
+    await app.storage.run(apps.SCOPE, api_keys.create, app.settings, where.org_id, new, apps.TESTER, at)
     await app.storage.run(apps.SCOPE, organizations.close, where.org_id, timedelta(), actor=apps.TESTER, at=at)
     if point:
         with arm(point, die), pytest.raises(FailpointReached):
@@ -566,12 +581,13 @@ async def test_a_receipt_counts_right_even_when_the_purge_was_interrupted(
         "slots": 1,
         "memberships": 1,
         "sessions": 0,
-        "events": 2,
-        "audit_entries": 2,
+        "api_keys": 1,
+        "events": 3,
+        "audit_entries": 3,
         "idempotent_responses": 0,
         "operations": 1,
     }
-    assert receipt.audit_seq == 2
+    assert receipt.audit_seq == 3
     with pytest.raises(NotFound):
         await app.storage.read(apps.SCOPE, organizations.get, where.org_id)
 

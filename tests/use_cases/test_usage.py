@@ -102,9 +102,11 @@ def test_plans_say_what_they_allow() -> None:
     settings = Settings.model_validate(
         {"plans": {"free": {"max_records": 5}, "trial": {"placement": "pooled", "max_bytes": 9}}}
     )
-    assert usage.limits_of(settings, "free") == Limits(records=5, bytes=100 * 1_048_576, collections=100, members=100)
+    assert usage.limits_of(settings, "free") == Limits(
+        records=5, bytes=100 * 1_048_576, collections=100, members=100, api_keys=10
+    )
     assert usage.limits_of(settings, "trial") == Limits(bytes=9)
     assert usage.limits_of(settings, "enterprise") == Limits()
     free = Settings.model_validate({"plans": {"free": {"max_records": "", "max_bytes": "7"}}})
-    assert usage.limits_of(free, "free") == Limits(bytes=7, collections=100, members=100)
-    assert usage.limits_of(settings, "gone") == Limits(records=0, bytes=0, collections=0, members=0)
+    assert usage.limits_of(free, "free") == Limits(bytes=7, collections=100, members=100, api_keys=10)
+    assert usage.limits_of(settings, "gone") == Limits(records=0, bytes=0, collections=0, members=0, api_keys=0)

@@ -15,6 +15,7 @@ from orgstead.api.preconditions import NO_VERSION, is_unchanged, version_if_matc
 from orgstead.app import App
 from orgstead.audit import Actor
 from orgstead.errors import Forbidden, InvalidToken, PreconditionFailed, Suspended, Unauthenticated
+from orgstead.idempotency import checked_key
 from orgstead.model import OrganizationStatus, User
 from orgstead.policy import Permission
 from orgstead.record_batches import Terms
@@ -154,7 +155,11 @@ def can(permission: Permission, statuses: Collection[OrganizationStatus] = ACTIV
 
     @guard
     async def may(request: Request) -> Caller:
-        return await authenticated(request, permission, statuses, repeatable=repeatable)
+        caller = await authenticated(request, permission, statuses, repeatable=repeatable)
+        if not repeatable and request.scope["method"] == "POST":
+            for value in values_of(request, b"idempotency-key"):  # taken and not needed, but one that can be a key
+                checked_key(value.decode("latin-1"))
+        return caller
 
     return may
 
