@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -17,6 +17,7 @@ from orgstead.failpoints import arm
 from orgstead.integrity import STUCK
 from orgstead.integrity_findings import Finding
 from orgstead.model import (
+    ApiKey,
     IndexEntry,
     Membership,
     OperationState,
@@ -218,6 +219,28 @@ async def test_i6_members_that_are_miscounted_are_counted_again(app: App, off: i
     assert named(await apps.findings(app)) == [("I6", org_id)]
     (finding,) = await apps.findings(app, repair=True)
     assert (finding.repaired, finding.detail) == (True, f"The usage counters are off: members by {off:+d}.")
+
+
+def a_key(org_id: str, id: str, at: datetime) -> ApiKey:
+    """An API key of whoever."""
+    return ApiKey(
+        org_id=org_id, id=id, name="x", role=Role.VIEWER, user_id="u", secret_hash="", created_at=at, updated_at=at
+    )
+
+
+async def test_i6_api_keys_that_are_miscounted_are_counted_again(app: App) -> None:
+    """Beside members, in one finding."""
+    await apps.created(app, "Other")
+    org_id = (await apps.created(app, "Acme")).organization.id
+    for number in range(2):
+        await added(app, tables.api_keys, a_key(org_id, f"key_{number}", app.clock()))
+    await changed(app, tables.organizations, org_id, api_keys=5, members=2)
+    assert named(await apps.findings(app)) == [("I6", org_id)]
+    (finding,) = await apps.findings(app, repair=True)
+    assert (finding.repaired, finding.detail) == (True, "The usage counters are off: members by +1, api_keys by +3.")
+    found = {one.id: (one.members, one.api_keys) for one in await apps.rows(app, tables.organizations)}
+    assert found.pop(org_id) == (1, 2)
+    assert list(found.values()) == [(1, 0)]
 
 
 async def test_i6_a_number_that_events_have_had_already(app: App) -> None:
@@ -429,6 +452,13 @@ async def test_i11_a_membership_of_an_organization_that_does_not_exist(damaged: 
     at = damaged.clock()
     stray = Membership(org_id=org_id, user_id=member.user_id, role=Role.OWNER, created_at=at, updated_at=at)
     await added(damaged, tables.memberships, stray)
+    assert named(await apps.findings(damaged)) == [("I11", org_id)]
+
+
+@pytest.mark.parametrize("org_id", ["org_0", "org_zzz"])
+async def test_i11_an_api_key_of_an_organization_that_does_not_exist(damaged: App, org_id: str) -> None:
+    await apps.created(damaged, "Acme")
+    await added(damaged, tables.api_keys, a_key(org_id, "key_1", damaged.clock()))
     assert named(await apps.findings(damaged)) == [("I11", org_id)]
 
 
