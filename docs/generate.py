@@ -49,7 +49,7 @@ def rules() -> str:
         "# Roles and statuses\n\n"
         "## Who may do what\n\n"
         + table(("permission", *roles), may)
-        + f"\nAn API key acts in a role of its own, and has no {never} whatever it is.\n"
+        + f"\nAn API key acts in a role of its own, and whatever it is has none of {never}.\n"
         + "\n## Which status may follow which\n\n"
         + table(("status", "may become"), steps)
     )

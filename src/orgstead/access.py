@@ -90,12 +90,12 @@ def authenticate(access: Access, claims: Claims, at: datetime) -> Principal:
     return Principal(organization, placement, membership, session)
 
 
-def authenticate_key(access: Access, claims: KeyClaims, at: datetime, *, limited: bool) -> Principal:
+def authenticate_key(access: Access, claims: KeyClaims, at: datetime, *, limited: bool) -> tuple[Principal, ApiKey]:
     """What the API key claims, confirmed against the store. Raises ``InvalidToken``, and never says why.
 
     The organization must exist and not be closed, the key be the one it has under this id, neither expired nor
-    deleted, and whoever made it still be a member. Where their role is below the key's by now, the key is dead, or
-    ``limited`` to their role.
+    deleted, and whoever was shown it be a member since before then. Where their role is below the key's by now, the
+    key is dead, or ``limited`` to their role.
     """
     organization, placement, membership, key = (
         access.organization,
@@ -111,10 +111,11 @@ def authenticate_key(access: Access, claims: KeyClaims, at: datetime, *, limited
         or organization.status not in _OPEN_TO_KEYS
         or not claims.is_of(key)
         or (key.expires_at is not None and key.expires_at <= at)
+        or key.updated_at < membership.created_at
         or (RANK[membership.role] < RANK[key.role] and not limited)
     ):
         raise InvalidToken
-    return Principal(organization, placement, membership, key)
+    return Principal(organization, placement, membership, key), key
 
 
 def authorize(

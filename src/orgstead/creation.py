@@ -201,7 +201,7 @@ async def write_intents(tx: Transaction, drafts: Sequence[Draft], claims: Sequen
 
 
 def _rows(drafts: Sequence[Draft], claims: Sequence[SlugClaim], actor: Actor) -> list[tuple[Table[Any], Sequence[Any]]]:
-    """What the intent adds. The claims come first: who is late for a name and an address hears of the name."""
+    """What the intent adds; claims first, because engines mostly name the first of several things that are taken."""
     chains = [_chain(drawn, actor) for drawn in drafts]
     return [
         (tables.slugs, claims),

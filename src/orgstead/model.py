@@ -65,7 +65,7 @@ class OperationState(StrEnum):
 class Organization:
     """A customer of the product. ``operation_id`` names the one operation at work on it, if any.
 
-    ``epoch`` is the cut-off of its credentials: a token carries the epoch it was minted under; an older one is dead.
+    ``epoch`` is the cut-off of its log-ins: a token carries the epoch it was minted under; an older one is dead.
     ``suspended_by`` is "owner" or "operator": what an operator suspended, an owner cannot reactivate.
     ``members`` counts its memberships, ``api_keys`` its API keys; as every write to the row does, counting raises
     ``version``.
@@ -159,8 +159,9 @@ class Session:
 class ApiKey:
     """A credential of an organization for its programs. It acts in ``role``.
 
-    ``user_id`` made it, and has to be a member for as long as it is used. ``secret_hash`` is the SHA-256 (hex) of the
-    key as it was shown once. ``used_at`` is known to the hour only: most requests do not write.
+    ``user_id`` is who was shown it, when it was made or rotated last (``updated_at``), and has to be a member without a
+    break from then on. ``secret_hash`` is the SHA-256 (hex) of the key as it was shown. ``used_at`` is known to the
+    hour only: most requests do not write.
     """
 
     org_id: str

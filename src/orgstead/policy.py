@@ -46,8 +46,16 @@ _ADMINS = _MEMBERS | {
     Permission.MANAGE_API_KEYS,
 }
 
-FOR_PEOPLE = frozenset({Permission.USE_OWN_ACCOUNT})
-"""What no API key may, whatever its role: it is nobody, and has no account."""
+FOR_PEOPLE = frozenset(
+    {
+        Permission.USE_OWN_ACCOUNT,
+        Permission.MANAGE_API_KEYS,
+        Permission.DELETE_ORGANIZATION,
+        Permission.RESTORE_ORGANIZATION,
+    }
+)
+"""What no API key may, whatever its role: it has no account, one that leaked must not make itself others, and what
+ends an organization takes a person."""
 
 ALLOWED: Mapping[Role, frozenset[Permission]] = {
     Role.VIEWER: _EVERYONE,

@@ -295,13 +295,15 @@ RECORDS = ONE_COLLECTION + "/records"
 ONE_RECORD = RECORDS + "/{record_id}"
 API_KEYS = OWN + "/api_keys"
 ONE_API_KEY = API_KEYS + "/{api_key_id}"
+_RESTORED = {ACTIVE: 409, SUSPENDED: 409, CLOSED: 200}
+_NEW_KEY = {"name": "a program", "role": "viewer"}
 _CHANGE = {"current_password": PASSWORD, "new_password": NEW_PASSWORD}
 
 ROUTES: dict[tuple[str, str], Entry] = {
     ("POST", "/org/create"): Entry(_signup, outcomes={ACTIVE: 201}),
     ("GET", "/org/get"): Entry(_by_name, Role.VIEWER),
     ("PUT", "/org/update"): Entry(_org_update, Role.ADMIN),
-    ("DELETE", "/org/delete"): Entry(_by_name, Role.OWNER),
+    ("DELETE", "/org/delete"): Entry(_by_name, Role.OWNER, for_people=True),
     ("POST", "/admin/login"): Entry(_login),
     ("POST", "/v1/auth/login"): Entry(_login),
     ("POST", "/v1/auth/refresh"): Entry(_refresh),
@@ -313,18 +315,20 @@ ROUTES: dict[tuple[str, str], Entry] = {
     ("POST", "/v1/organizations"): Entry(_creation, Role.VIEWER, {ACTIVE: 201}, strangers=201, for_people=True),
     ("GET", OWN): Entry(_by_id(), Role.VIEWER),
     ("PATCH", OWN): Entry(_by_id({"metadata": {"seen": True}}), Role.ADMIN),
-    ("DELETE", OWN): Entry(_by_id(), Role.OWNER),
+    ("DELETE", OWN): Entry(_by_id(), Role.OWNER, for_people=True),
     ("POST", OWN + "/rename"): Entry(_rename, Role.ADMIN),
     ("POST", OWN + "/plan"): Entry(_by_id({"plan": "pro"}), Role.OWNER),
     ("POST", OWN + "/suspend"): Entry(_by_id(), Role.OWNER),
     ("POST", OWN + "/reactivate"): Entry(_by_id(), Role.OWNER, {ACTIVE: 409, SUSPENDED: 200}),
-    ("POST", OWN + "/restore"): Entry(_by_id(), Role.OWNER, {ACTIVE: 409, SUSPENDED: 409, CLOSED: 200}),
+    ("POST", OWN + "/restore"): Entry(
+        _by_id(), Role.OWNER, {ACTIVE: 409, SUSPENDED: 409, CLOSED: 200}, for_people=True
+    ),
     ("GET", OWN + "/usage"): Entry(_by_id(), Role.VIEWER),
-    ("GET", API_KEYS): Entry(_by_id(), Role.ADMIN),
-    ("POST", API_KEYS): Entry(_by_id({"name": "a program", "role": "viewer"}), Role.ADMIN, {ACTIVE: 201}),
-    ("GET", ONE_API_KEY): Entry(_api_key, Role.ADMIN),
-    ("POST", ONE_API_KEY + "/rotate"): Entry(_api_key, Role.ADMIN),
-    ("DELETE", ONE_API_KEY): Entry(_api_key, Role.ADMIN, {ACTIVE: 204}),
+    ("GET", API_KEYS): Entry(_by_id(), Role.ADMIN, for_people=True),
+    ("POST", API_KEYS): Entry(_by_id(_NEW_KEY), Role.ADMIN, {ACTIVE: 201}, for_people=True),
+    ("GET", ONE_API_KEY): Entry(_api_key, Role.ADMIN, for_people=True),
+    ("POST", ONE_API_KEY + "/rotate"): Entry(_api_key, Role.ADMIN, for_people=True),
+    ("DELETE", ONE_API_KEY): Entry(_api_key, Role.ADMIN, {ACTIVE: 204}, for_people=True),
     ("GET", OWN + "/events"): Entry(_by_id(), Role.VIEWER),
     ("GET", COLLECTIONS): Entry(_by_id(), Role.VIEWER),
     ("GET", ONE_COLLECTION): Entry(_invoice(), Role.VIEWER),

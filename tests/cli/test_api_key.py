@@ -8,23 +8,36 @@ from pathlib import Path
 
 import pytest
 
-from orgstead import api_keys, organizations
+from orgstead import api_keys, kit, members, organizations
 from orgstead.api_keys import Minted, NewApiKey
 from orgstead.app import App
 from orgstead.audit import OPERATOR
 from orgstead.config import load
-from orgstead.model import Role
-from orgstead.storage.port import OrgScope, SystemScope
+from orgstead.model import Role, User
+from orgstead.storage import tables
+from orgstead.storage.port import OrgScope, SystemScope, Transaction
 from tests.cli.conftest import Run
+
+SCOPE = SystemScope("test")
+
+
+async def _owned(tx: Transaction, org_id: str, app: App) -> str:
+    """The organization gets an owner."""
+    at = app.clock()
+    user = User(id=kit.new_id("usr"), email="a@b", email_key="a@b", password_hash="", created_at=at, updated_at=at)
+    await tx.add(tables.users, user)
+    await members.add(tx, app.settings, org_id, user.id, Role.OWNER, OPERATOR, at)
+    return user.id
 
 
 async def _minted(org: str, *names: str) -> list[Minted]:
     app = await App.open(load().settings)
     try:
-        org_id = await app.storage.read(SystemScope("test"), organizations.resolve, org)
+        org_id = await app.storage.read(SCOPE, organizations.resolve, org)
+        owner = await app.storage.run(SCOPE, _owned, org_id, app)
         made = []
         for name in names:
-            new = NewApiKey(name=name, role=Role.VIEWER, expires_at=None, user_id="usr_" + "0" * 26, at_most=Role.OWNER)
+            new = NewApiKey(name=name, role=Role.VIEWER, expires_at=None, user_id=owner)
             scope, at = OrgScope(org_id), app.clock()
             made.append(await app.storage.run(scope, api_keys.create, app.settings, org_id, new, OPERATOR, at))
         return made

@@ -132,6 +132,9 @@ async def test_p11_a_column_that_is_added_has_its_default_in_old_rows(
         await do(storage, OrgScope(org), "add", counted, new)
         given = CountedBadge(org_id=org, id=old.id)
         assert {row.id: row.points for row in await rows_of(storage, OrgScope(org), counted)} == {old.id: 7, new.id: 1}
+        late = sample(badges, org)  # of a process that still runs the older version
+        await do(storage, OrgScope(org), "add", badges, late)
+        assert (await do(storage, OrgScope(org), "get", counted, org, late.id)).points == 7
         await do(storage, OrgScope(org), "adjust", counted, org, old.id, deltas={"points": 5})
         await storage.migrate()
         assert await do(storage, OrgScope(org), "get", counted, org, old.id) == replace(given, points=12)

@@ -562,7 +562,7 @@ async def test_a_receipt_counts_right_even_when_the_purge_was_interrupted(
         await apps.write(app, where, f"record {number}")
     at = app.clock()
     (owner,) = await apps.rows(app, tables.memberships)
-    new = NewApiKey(name="export", role=Role.VIEWER, expires_at=None, user_id=owner.user_id, at_most=Role.OWNER)
+    new = NewApiKey(name="export", role=Role.VIEWER, expires_at=None, user_id=owner.user_id)
     await app.storage.run(apps.SCOPE, api_keys.create, app.settings, where.org_id, new, apps.TESTER, at)
     await app.storage.run(apps.SCOPE, organizations.close, where.org_id, timedelta(), actor=apps.TESTER, at=at)
     if point:

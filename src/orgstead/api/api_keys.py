@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Annotated
@@ -24,6 +25,10 @@ from orgstead.model import Role
 
 router = APIRouter(tags=["API keys"], route_class=GuardedRoute)
 
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,9})?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
 KEYS = OWN + "/api_keys"
 ONE = KEYS + "/{api_key_id}"
 
@@ -39,16 +44,15 @@ ONE = KEYS + "/{api_key_id}"
 async def create(caller: CanManageApiKeys, body: schemas.ApiKeyCreate) -> Response:
     """Make a key that acts for the organization in a role of its own, and answer with its text: this once, never again.
 
-    It is refused once it is deleted or has expired, while the organization is closed, and when whoever made it is no
-    member any more or in a lower role than the key's (the setting ``api_keys.after_demotion``).
+    It is refused once it is deleted or has expired, while the organization is closed, and when whoever was shown it is
+    no member any more or in a lower role than the key's (the setting ``api_keys.after_demotion``). What manages keys or
+    accounts, or ends the organization, no key may.
     """
-    principal = caller.principal
     new = NewApiKey(
         name=body.name,
         role=Role(body.role),
         expires_at=None if body.expires_at is None else _moment(body.expires_at),
-        user_id=principal.user_id,
-        at_most=principal.role,
+        user_id=caller.principal.user_id,
     )
     app = caller.app
     return await idempotent.once_sealed(
@@ -100,10 +104,13 @@ async def get(caller: CanManageApiKeys) -> Response:
     responses=problems(400, 401, 403, 404, 409, 422, 423, 429),
 )
 async def rotate(caller: CanManageApiKeys) -> Response:
-    """Give the key another text, and answer with it; the one before is refused from the next request on."""
-    key_id, role, at = caller.named("api_key_id"), caller.principal.role, caller.app.clock()
+    """Give the key another text, and answer with it; the one before is refused from the next request on.
+
+    The key is the caller's from then on: it ends with their membership.
+    """
+    key_id, user_id = caller.named("api_key_id"), caller.principal.user_id
     return await idempotent.once_sealed(
-        caller, _shown_once, api_keys.rotate, caller.org_id, key_id, role, caller.actor, at
+        caller, _shown_once, api_keys.rotate, caller.org_id, key_id, user_id, caller.actor, caller.app.clock()
     )
 
 
@@ -132,10 +139,9 @@ def _created(minted: Minted) -> Answer:
 def _moment(text: str) -> datetime:
     """A time as RFC 3339 writes it, cut to milliseconds. Raises ``InvalidInput``."""
     try:
-        found = datetime.fromisoformat(text)
-        if "T" not in text or found.tzinfo is None:
-            raise ValueError("no moment")
-        found = found.astimezone(UTC)
+        if not _RFC_3339.fullmatch(text):
+            raise ValueError("not RFC 3339")
+        found = datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         detail = "A time is written like 2027-11-23T10:00:00Z."
         raise InvalidInput(detail, problems=[Problem("/expires_at", "api_key.expiry_invalid", detail)]) from None

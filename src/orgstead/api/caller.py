@@ -217,11 +217,10 @@ async def _holder_of_key(app: App, token: str, *, counted: bool) -> Principal:
     claims = api_keys.parse(token)
     found = await app.storage.access(claims.org_id, claims.user_id, claims.key_id)
     limited = app.settings.api_keys.after_demotion == "limited"
-    principal = authenticate_key(found, claims, at, limited=limited)
+    principal, key = authenticate_key(found, claims, at, limited=limited)
     if counted:
         app.rates.spend(claims.org_id)
-    if found.api_key is not None:
-        app.key_uses.note(token, found.api_key, at)
+    app.key_uses.note(token, key, at)
     return principal
 
 

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from orgstead.api.caller import token_in
 from orgstead.app import App
+from orgstead.errors import RateLimited
 
 GUARDED = "/v1/organizations/"
 """Where every route is guarded, so that none is refused that would not have been counted."""
@@ -27,7 +28,11 @@ class RateLimits:
         if self._app.rates.are_quiet() or not path.startswith(GUARDED):
             return
         token = token_in(headers.get(b"authorization", b""))
-        claims = self._app.tokens.known(token)
-        org_id = claims.org_id if claims else self._app.key_uses.organization_of(token)
-        if org_id is not None:
-            self._app.rates.check(org_id)
+        if claims := self._app.tokens.known(token):
+            self._app.rates.check(claims.org_id)
+        elif org_id := self._app.key_uses.organization_of(token):
+            try:
+                self._app.rates.check(org_id)
+            except RateLimited as refusal:
+                # The key may be dead by now: whoever has it is not told the plan's rate.
+                raise RateLimited(retry_after=refusal.retry_after) from None

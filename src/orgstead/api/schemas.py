@@ -335,7 +335,7 @@ class ApiKey(Output):
     id: str = Field(examples=[API_KEY_ID])
     name: str = Field(examples=["nightly export"])
     role: Role
-    created_by: str = Field(examples=[USER_ID], description="Who made it. It ends with their membership.")
+    created_by: str = Field(examples=[USER_ID], description="Who was shown it last. It ends with their membership.")
     expires_at: str | None = Field(examples=["2027-11-23T10:00:00.000Z"])
     last_used_at: str | None = Field(examples=["2026-11-23T10:00:00.000Z"], description="To the hour.")
     created_at: str

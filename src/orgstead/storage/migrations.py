@@ -46,3 +46,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "API keys", (tables.api_keys,), adds=(Column(tables.organizations, "api_keys"),)),
 )
 SCHEMA_VERSION = MIGRATIONS[-1].version
+
+
+def added_to(table: Table[Any]) -> list[Column]:
+    """The columns that were added to the table after it was made."""
+    return [column for migration in MIGRATIONS for column in migration.adds if column.table.name == table.name]

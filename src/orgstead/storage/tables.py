@@ -56,7 +56,7 @@ sessions = Table(
     scope=None,
     indexes=(("user_id", "created_at", "id"), ("org_id", "id"), ("expires_at", "id")),
 )
-api_keys = Table("api_keys", ApiKey, key=("org_id", "id"), scope="org_id", indexes=(("org_id", "user_id", "id"),))
+api_keys = Table("api_keys", ApiKey, key=("org_id", "id"), scope="org_id")
 operations = Table(
     "operations",
     Operation,

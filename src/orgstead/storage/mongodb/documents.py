@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 from bson import Int64
 from bson.datetime_ms import DatetimeMS
 
+from orgstead.storage import migrations
 from orgstead.storage.codec import Column, Kind, TableCodec, codec_of
 from orgstead.storage.mongodb.json_values import escaped, unescaped
 from orgstead.storage.port import Table
@@ -87,6 +88,7 @@ class Layout(Generic[Row]):
         self.paths = {column: self._path(column) for column in table.columns}
         places = {column: place for place, column in enumerate(table.columns)}
         self._fields = tuple((c, places[c.name]) for c in self.codec.columns if self.paths[c.name] == c.name)
+        self._added = {column.name: column.default for column in migrations.added_to(table)}
         self._keys = tuple(map(self.codec.by_name.__getitem__, table.key))
         self._key_places = tuple(places[column] for column in table.key)
         self._setters = tuple(
@@ -124,10 +126,13 @@ class Layout(Generic[Row]):
         return document
 
     def row(self, document: Document) -> Row:
-        """The row of a document."""
+        """The row of a document. What an earlier version wrote has the defaults of columns that were added since."""
         row = object.__new__(self.table.model)
         for fill, path, decode in self._setters:
-            value = document[path]
+            try:
+                value = document[path]
+            except KeyError:
+                value = self._added[path]
             fill(row, value if decode is None or value is None else decode(value))
         return row
 

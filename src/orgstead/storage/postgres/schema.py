@@ -58,7 +58,7 @@ async def migrate(connection: Connection, clock: Clock, role: str) -> int:
         for table in migration.creates:
             statements += [*create_table(table, SCHEMA), *policies.protect(table, SCHEMA)]
         for column in migration.adds:
-            statements += add_column(column.table, column.name, column.default, SCHEMA)
+            statements.append(add_column(column.table, column.name, column.default, SCHEMA))
         values = (str(migration.version), policies.literal(migration.title), policies.literal(rfc3339(clock())))
         statements.append(f"INSERT INTO {within(SCHEMA, HISTORY)} VALUES ({', '.join(values)})")  # noqa: S608
     if 0 < version < migrations.SCHEMA_VERSION:

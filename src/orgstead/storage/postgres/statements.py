@@ -69,11 +69,10 @@ def create_table(table: Table[Any], schema: str) -> Iterator[str]:
         yield f"CREATE INDEX {quoted(f'{table.name}.index{number}')} ON {target} ({parts})"
 
 
-def add_column(table: Table[Any], name: str, default: int, schema: str) -> Iterator[str]:
-    """The statements that add a column to ``table``, with the same value in every row; they may be repeated."""
+def add_column(table: Table[Any], name: str, default: int, schema: str) -> str:
+    """The statement that adds a column to ``table``, with the same value in every row; it may be repeated."""
     target, kind = within(schema, table.name), collated(codec_of(table).by_name[name])
-    yield f"ALTER TABLE {target} ADD COLUMN IF NOT EXISTS {quoted(name)} {kind} NOT NULL DEFAULT {default}"
-    yield f"ALTER TABLE {target} ALTER COLUMN {quoted(name)} DROP DEFAULT"
+    return f"ALTER TABLE {target} ADD COLUMN IF NOT EXISTS {quoted(name)} {kind} NOT NULL DEFAULT {default}"
 
 
 class Values:
