@@ -338,8 +338,11 @@ async def test_a_change_based_on_an_older_state_is_refused(
     acme = await service.organization("Acme")
     old = (await service.ask("GET", acme.path, acme.owner)).headers["etag"]
     new = (await service.ask("PATCH", acme.path, acme.owner, {"metadata": {"a": 1}})).headers["etag"]
-    for tag in (old, f"W/{new}", "x", '"', new.strip('"')):
+    for tag in (old, f"W/{new}", "x", '"', new.strip('"'), ""):
         answer = await service.ask(method, acme.path + action, acme.owner, body, headers={"if-match": tag})
+        problem(answer, 412, "precondition.failed")
+    for tag in ("*", new, f"W/{new}", "x", ""):
+        answer = await service.ask(method, acme.path + action, acme.owner, body, headers={"if-none-match": tag})
         problem(answer, 412, "precondition.failed")
     answer = await service.ask(method, acme.path + action, acme.owner, body, headers={"if-match": f'"x", {new}'})
     assert answer.status_code == 200

@@ -12,7 +12,7 @@ TITLES: dict[int, str] = {
     408: "The request did not arrive completely in time.",
     409: "The state does not allow it: name taken, operation in progress, status conflict.",
     410: "What the cursor goes on after is not kept any more.",
-    412: "The resource is not as `If-Match` says.",
+    412: "The resource is not as `If-Match` or `If-None-Match` asks.",
     413: "The body is too large.",
     414: "The request target is too long.",
     415: "The body is not `application/json`.",

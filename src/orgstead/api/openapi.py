@@ -67,6 +67,13 @@ _IF_MATCH = {
     "description": "The `ETag` that the change is based on; 412 if the resource has changed since.",
     "schema": {"type": "string"},
 }
+_IF_NONE_MATCH_TO_CHANGE = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "`*` changes nothing that exists, an `ETag` nothing that is as it says: 412.",
+    "schema": {"type": "string"},
+}
 _IF_NONE_MATCH = {
     "name": "If-None-Match",
     "in": "header",
@@ -140,7 +147,7 @@ def _complete_operation(operation: dict[str, Any], path: str, method: str, route
     if method == "post":
         parameters.append(_IDEMPOTENCY_KEY)
     if "412" in responses:
-        parameters.append(_IF_MATCH)
+        parameters += [_IF_MATCH, _IF_NONE_MATCH_TO_CHANGE]
     if "304" in responses:
         parameters.append(_IF_NONE_MATCH)
     parameters += operation.get("parameters", [])
