@@ -103,9 +103,10 @@ def test_what_it_shows_with_the_service_running(tmp_path: Path, service: str) ->
 
 def test_what_it_shows_with_the_service_stopped(tmp_path: Path) -> None:
     run(".venv/bin/orgstead db upgrade", tmp_path)
-    imported, data, production, *_ = snippets(README.split(STOPPED)[1])
+    imported, password, data, production, *_ = snippets(README.split(STOPPED)[1])
     outcomes = objects(run(imported, tmp_path))
     assert [o["result"] for o in outcomes] == ["created", "created", "renamed"]
+    assert "owner@mueller.example.com" in run(password, tmp_path)
     *_, again, there, too_many = objects(run(data, tmp_path))
     assert [o["result"] for o in (again, there, too_many)] == ["exists", "exists", "refused"]
     assert "allows 1 records" in too_many["reason"]
