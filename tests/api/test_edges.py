@@ -182,6 +182,21 @@ async def test_the_management_port_tells_alive_from_ready(service: Service, monk
                 assert (await client.get("/healthz")).status_code == 200
 
 
+@pytest.mark.parametrize("path", ["/", "/healthz/", "/v1/me", "/docs"])
+async def test_what_the_management_port_has_not_is_a_problem_too(service: Service, path: str) -> None:
+    management = application.serving(service.app).management
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=management), base_url="http://127.0.0.1"
+    ) as client:
+        for answer, status, code in (
+            (await client.get(path), 404, "resource.not_found"),
+            (await client.post("/metrics"), 405, "request.method_not_allowed"),
+        ):
+            assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+            assert answer.json()["code"] == code
+    assert answer.headers["allow"] == "GET, HEAD"
+
+
 @pytest.mark.parametrize(
     ("hosts", "status"),
     [
