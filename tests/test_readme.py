@@ -13,6 +13,7 @@ import sys
 from asyncio import to_thread
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from tests.support import PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 STOPPED = "<!-- the service is stopped here -->"
+ACTIVATED = ". .venv/bin/activate\n"
+"""How the first snippet has the shell find the command; other shells of these tests do the same."""
 
 
 @pytest.fixture
@@ -55,8 +58,9 @@ def run(code: str, folder: Path) -> str:
         tool.parent.mkdir(parents=True)
         tool.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m orgstead "$@"\n')
         tool.chmod(0o755)
+        tool.with_name("activate").write_text('PATH="$PWD/.venv/bin:$PATH"\n')
     done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", code],
+        ["bash", "-euo", "pipefail", "-c", ACTIVATED + code],
         cwd=folder,
         env=clean_environment(),
         capture_output=True,
@@ -88,6 +92,7 @@ def test_what_it_shows_with_the_service_running(tmp_path: Path, service: str) ->
     if shutil.which("curl") is None:
         pytest.skip("there is no curl to run the README's snippets with")
     running = snippets(README.split(STOPPED)[0])[1:]
+    assert running[0].startswith(ACTIVATED)
     out = run("\n".join(running).replace("http://127.0.0.1:8410", service), tmp_path)
     created, read, renamed, looked_up, closed, restored, again, *of_records = objects(out)
     assert created["organization"]["collection_name"] == read["collection_name"] == "org_acme"
@@ -99,18 +104,44 @@ def test_what_it_shows_with_the_service_running(tmp_path: Path, service: str) ->
     assert [problem["pointer"] for problem in refused["errors"]] == ["/data/price"]
     assert [one["data"] for one in found["data"]] == [{"sku": "p-1", "price": 120}]
     assert usage["records"]["used"] == 1
+    assert [one["id"] for one in of_records[5]["data"]] == [record["id"]], "a program with an API key"
 
 
 def test_what_it_shows_with_the_service_stopped(tmp_path: Path) -> None:
-    run(".venv/bin/orgstead db upgrade", tmp_path)
-    imported, data, production, *_ = snippets(README.split(STOPPED)[1])
+    run("orgstead db upgrade", tmp_path)
+    imported, password, data, production, *_ = snippets(README.split(STOPPED)[1])
     outcomes = objects(run(imported, tmp_path))
     assert [o["result"] for o in outcomes] == ["created", "created", "renamed"]
+    assert "owner@mueller.example.com" in run(password, tmp_path)
     *_, again, there, too_many = objects(run(data, tmp_path))
     assert [o["result"] for o in (again, there, too_many)] == ["exists", "exists", "refused"]
     assert "allows 1 records" in too_many["reason"]
-    assert (tmp_path / "crm-1.zip").is_file()
-    assert "https://orgs.example.com" in run(production, tmp_path)
+    assert (tmp_path / "scratch" / "crm-1.zip").is_file()
+    assert {path.name for path in tmp_path.iterdir()} <= set(IGNORED), "nothing for git to see"
+    before, serve, after = production.partition("orgstead serve\n")
+    assert "https://orgs.example.com" in run(before, tmp_path)
+    assert (served(before + "exec " + serve, tmp_path)["mode"], after) == ("production", "")
+
+
+IGNORED = [line.rstrip("/") for line in (PROJECT / ".gitignore").read_text(encoding="utf-8").splitlines()]
+
+
+def served(code: str, folder: Path) -> dict[str, Any]:
+    """The log line of the start of a service, which is then ended."""
+    process = subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", ACTIVATED + code],
+        cwd=folder,
+        env={**clean_environment(), "ORGSTEAD_HTTP__PORT": "0", "ORGSTEAD_MANAGEMENT__PORT": "0"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    try:
+        return next(line for line in map(json.loads, process.stderr) if line["event"] == "service.started")
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
 
 
 ON_SERVERS = {"postgresql": "postgres", "mongodb": "mongodb"}

@@ -16,9 +16,12 @@ ACTIVE = frozenset({OrganizationStatus.ACTIVE})
 """The statuses in which nearly everything is allowed, and nothing in others."""
 
 _EXISTING = frozenset({OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED, OrganizationStatus.CLOSED})
-
-
 _OPEN_TO_KEYS = frozenset({OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED})
+
+_RESTORABLE = (
+    "The organization is closed, and all that this token opens is the way back, for as long as it is not purged: "
+    "POST /v1/organizations/{organization_id}/restore."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +131,18 @@ def authorize(
     """Raise unless the principal's role has the permission and the organization is in one of the ``statuses``.
 
     ``named`` is the organization that the request itself names, if it does. Closed organizations are dead to every
-    credential (``InvalidToken``), except to an owner where ``statuses`` say so: somebody must be able to restore one.
+    credential (``InvalidToken``), except to an owner where ``statuses`` say so: somebody must be able to restore one,
+    and an owner, whose log-in works, is told so.
     Raises, in this order, ``InvalidToken``, ``NotFound`` where ``named`` is not the principal's own, ``Suspended``,
     ``Forbidden``.
     """
     organization = principal.organization
     status = organization.status
-    if status is OrganizationStatus.CLOSED and (status not in statuses or principal.role is not Role.OWNER):
-        raise InvalidToken
+    if status is OrganizationStatus.CLOSED:
+        if principal.role is not Role.OWNER:
+            raise InvalidToken
+        if status not in statuses:
+            raise InvalidToken(_RESTORABLE)
     if named is not None and named != organization.id:
         raise NotFound
     if status is OrganizationStatus.SUSPENDED and status not in statuses:

@@ -279,7 +279,7 @@ class IdempotencyInProgress(Conflict):
 
 class PreconditionFailed(OrgsteadError):
     code = "precondition.failed"
-    title = "The resource has changed since the version that If-Match names; read it again."
+    title = "The resource is not as If-Match or If-None-Match asks; read it again."
 
 
 class PreconditionRequired(OrgsteadError):

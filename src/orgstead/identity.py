@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from orgstead import audit, events, kit
 from orgstead.audit import Actor
-from orgstead.errors import AlreadyExists, BadCredentials, InvalidEmail, InvalidToken, UserExists
-from orgstead.model import IdempotentResponse, User
+from orgstead.errors import AlreadyExists, BadCredentials, InvalidEmail, InvalidToken, NotFound, UserExists
+from orgstead.model import IdempotentResponse, Organization, User
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
 
@@ -23,6 +23,9 @@ SCOPE = SystemScope("account")
 MAX_EMAIL_LENGTH = 1024
 """Code points of an address worth looking at: none has more than 254 bytes once it is in normal form, and judging a
 text as long as a body may be would keep everybody else waiting for seconds."""
+
+MAX_NOTED = 1000
+"""In the logs of how many of a person's organizations, the first by id, the operator's change is noted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,6 +191,41 @@ async def change_account(
         if error.constraint != "users.email":
             raise
         raise UserExists("Another account has this e-mail address.") from None
+
+
+async def set_password(app: App, email: str, password: str, *, actor: Actor) -> User:
+    """Give an account another password without knowing the present one, or its first: for the operator.
+
+    It ends every session of the person, and is noted in each of their organizations. Raises ``InvalidEmail``,
+    ``NotFound``, ``PasswordUnacceptable``, ``Overloaded``.
+    """
+    _, email_key = canonical_email(email)
+    user, organizations = await app.storage.read(SCOPE, _with_organizations, email_key)
+    related = [text for organization in organizations for text in (organization.name, organization.slug)]
+    app.passwords.check(password, related=[user.email, *related])
+    password_hash = await app.passwords.hash(password)
+    return await app.storage.run(SCOPE, _set_password, user.id, password_hash, actor=actor, at=app.clock())
+
+
+async def _with_organizations(tx: Transaction, email_key: str) -> tuple[User, list[Organization]]:
+    user = await find_by_email(tx, email_key)
+    if user is None:
+        raise NotFound
+    return user, await tx.find_many(tables.organizations, [(org_id,) for org_id in await _org_ids(tx, user.id)])
+
+
+async def _set_password(tx: Transaction, user_id: str, password_hash: str, *, actor: Actor, at: datetime) -> User:
+    user = await tx.lock(tables.users, user_id)
+    for org_id in await _org_ids(tx, user_id):
+        await _note(tx, org_id, "user.password_changed", user_id, actor, at)
+    changed = replace(user, password_hash=password_hash, epoch=user.epoch + 1, updated_at=at)
+    return await tx.replace(tables.users, changed)
+
+
+async def _org_ids(tx: Transaction, user_id: str) -> list[str]:
+    """The person's organizations in the order in which their logs are locked."""
+    found = await tx.page(tables.memberships, {"user_id": user_id}, order=("org_id",), limit=MAX_NOTED)
+    return [membership.org_id for membership in found]
 
 
 async def _user(tx: Transaction, user_id: str) -> User:

@@ -116,11 +116,21 @@ async def test_a_change_of_another_version_is_refused(service: Service, acme: St
         problem(await read(service, acme, "goods"), 404, "resource.not_found")
     old = (await define(service, acme, "goods", {"indexes": [["a"]]})).headers["etag"]
     new = (await define(service, acme, "goods", {"indexes": [["b"]]})).headers["etag"]
-    answer = await service.ask(method, path, acme.admin, body, headers={"if-match": old})
-    problem(answer, 412, "precondition.failed")
+    for name, tag in (("if-match", old), ("if-match", ""), ("if-none-match", "*"), ("if-none-match", new)):
+        answer = await service.ask(method, path, acme.admin, body, headers={name: tag})
+        problem(answer, 412, "precondition.failed")
     assert (await read(service, acme, "goods")).headers["etag"] == new
     answer = await service.ask(method, path, acme.admin, body, headers={"if-match": new})
     assert answer.status_code in (200, 204)
+
+
+async def test_of_many_who_make_a_collection_that_must_be_new_one_does(service: Service, acme: Standing) -> None:
+    path, new = f"{acme.path}/collections/goods", {"if-none-match": "*"}
+    bodies = [{"indexes": [[f"field{n}"]]} for n in range(10)]
+    answers = await asyncio.gather(*(service.ask("PUT", path, acme.admin, body, headers=new) for body in bodies))
+    assert sorted(answer.status_code for answer in answers) == [201] + [412] * 9
+    (made,) = (answer for answer in answers if answer.status_code == 201)
+    assert (await read(service, acme, "goods")).json() == made.json()
 
 
 async def test_only_an_empty_collection_can_be_deleted(service: Service, acme: Standing) -> None:

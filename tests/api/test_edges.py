@@ -86,6 +86,8 @@ async def test_no_header_overrides_the_method_or_the_organization(service: Servi
     answer = await service.ask("GET", acme.path, acme.owner, headers=tricks)
     assert (answer.status_code, answer.json()["id"]) == (200, acme.id)
     answer = await service.ask("POST", acme.path + "/plan?_method=DELETE", acme.owner, {"plan": "pro"}, headers=tricks)
+    problem(answer, 422, "request.invalid")
+    answer = await service.ask("POST", acme.path + "/plan", acme.owner, {"plan": "pro"}, headers=tricks)
     assert (answer.status_code, answer.json()["status"]) == (200, "active")
 
 
@@ -178,6 +180,21 @@ async def test_the_management_port_tells_alive_from_ready(service: Service, monk
                 assert (answer.status_code, answer.json()["code"]) == (503, code)
                 assert int(answer.headers["retry-after"]) >= 1
                 assert (await client.get("/healthz")).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/", "/healthz/", "/v1/me", "/docs"])
+async def test_what_the_management_port_has_not_is_a_problem_too(service: Service, path: str) -> None:
+    management = application.serving(service.app).management
+    async with httpx2.AsyncClient(
+        transport=httpx2.ASGITransport(app=management), base_url="http://127.0.0.1"
+    ) as client:
+        for answer, status, code in (
+            (await client.get(path), 404, "resource.not_found"),
+            (await client.post("/metrics"), 405, "request.method_not_allowed"),
+        ):
+            assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
+            assert answer.json()["code"] == code
+    assert answer.headers["allow"] == "GET, HEAD"
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,8 @@ def test_every_post_takes_an_idempotency_key(method: str, path: str, operation: 
 
 @operations
 def test_what_is_read_one_at_a_time_has_a_tag(method: str, path: str, operation: dict[str, Any]) -> None:
-    """And with it If-None-Match and 304; lists, and answers that are no resource, have none."""
+    """And with it If-None-Match and 304; lists, and answers that are no resource, have none. Changes take both
+    conditions."""
     single = {
         "organizations_get",
         "org_get",
@@ -137,7 +138,11 @@ def test_what_is_read_one_at_a_time_has_a_tag(method: str, path: str, operation:
         "records_get",
     }
     headers = [p["name"] for p in operation.get("parameters", []) if p["in"] == "header"]
-    assert ("304" in operation["responses"]) is ("If-None-Match" in headers) is (operation["operationId"] in single)
+    reads, changes = (status in operation["responses"] for status in ("304", "412"))
+    assert reads is (operation["operationId"] in single)
+    assert [name for name in headers if name.startswith("If-")] == ["If-Match"] * changes + ["If-None-Match"] * (
+        reads or changes
+    )
     tagged = {status for status, response in operation["responses"].items() if "ETag" in response["headers"]}
     changing = {"organizations_create": "201", "org_update": "200", "organizations_update": "200"}
     changing |= dict.fromkeys([f"organizations_{verb}" for verb in _VERBS], "200")

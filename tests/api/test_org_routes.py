@@ -194,5 +194,7 @@ async def test_the_name_is_needed_and_needed_once(service: Service) -> None:
 async def test_an_update_based_on_an_older_state_is_refused(service: Service) -> None:
     acme = await service.organization("Acme")
     body = {"organization_name": "Nova"}
+    there = await service.ask("PUT", "/org/update", acme.owner, body, headers={"if-none-match": "*"})
+    problem(there, 412, "precondition.failed")
     stale = await service.ask("PUT", "/org/update", acme.owner, body, headers={"if-match": '"1.1"'})
     problem(stale, 412, "precondition.failed")

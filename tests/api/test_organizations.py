@@ -338,8 +338,11 @@ async def test_a_change_based_on_an_older_state_is_refused(
     acme = await service.organization("Acme")
     old = (await service.ask("GET", acme.path, acme.owner)).headers["etag"]
     new = (await service.ask("PATCH", acme.path, acme.owner, {"metadata": {"a": 1}})).headers["etag"]
-    for tag in (old, f"W/{new}", "x", '"', new.strip('"')):
+    for tag in (old, f"W/{new}", "x", '"', new.strip('"'), ""):
         answer = await service.ask(method, acme.path + action, acme.owner, body, headers={"if-match": tag})
+        problem(answer, 412, "precondition.failed")
+    for tag in ("*", new, f"W/{new}", "x", ""):
+        answer = await service.ask(method, acme.path + action, acme.owner, body, headers={"if-none-match": tag})
         problem(answer, 412, "precondition.failed")
     answer = await service.ask(method, acme.path + action, acme.owner, body, headers={"if-match": f'"x", {new}'})
     assert answer.status_code == 200
@@ -431,8 +434,13 @@ async def test_a_closed_organization_is_dead_to_all_but_the_owner_who_restores_i
     assert ended.json() == {"id": acme.id, "status": "closed", "purge_at": "2026-12-23T10:00:00.000Z"}
     for person in acme.people.values():
         for path in (acme.path, "/v1/me", "/v1/organizations", "/v1/organizations/org_01arz3ndektsv4rrffq69g5fav"):
-            problem(await service.ask("GET", path, person), 401, "auth.token_invalid")
+            document = problem(await service.ask("GET", path, person), 401, "auth.token_invalid")
+            assert ("/restore" in document["detail"]) is (person is acme.owner)
     problem(await service.ask("POST", acme.path + "/restore", acme.admin), 401, "auth.token_invalid")
+    login = await service.ask("POST", "/v1/auth/login", body={"email": acme.owner.email, "password": PASSWORD})
+    again = {"authorization": f"Bearer {login.json()['access_token']}"}
+    document = problem(await service.ask("GET", "/v1/me", headers=again), 401, "auth.token_invalid")
+    assert "/restore" in document["detail"]
     restored = await service.ask("POST", acme.path + "/restore", acme.owner)
     assert (restored.status_code, restored.json()["status"]) == (200, "active")
     assert (await service.ask("GET", acme.path, acme.viewer)).status_code == 200

@@ -196,8 +196,12 @@ async def test_a_change_of_another_version_is_refused(clerk: Clerk, method: str,
     old = (await clerk.create(id="a")).headers["etag"]
     new = (await clerk.ask("PATCH", "a", {"data": {"total": 2}})).headers["etag"]
     before = (await clerk.ask("GET", "a")).json()
-    for tag in (old, "W/" + new, "2", '"', '""', "nonsense", f'{old}, "x"'):
+    for tag in (old, "W/" + new, "2", '"', '""', "nonsense", f'{old}, "x"', ""):
         problem(await clerk.ask(method, "a", body, **{"if-match": tag}), 412, "precondition.failed")
+    for tag in ("*", new, "W/" + new, f'"x", {new}', "nonsense", ""):
+        for others in ({}, {"if-match": new}):
+            answer = await clerk.ask(method, "a", body, **others, **{"if-none-match": tag})
+            problem(answer, 412, "precondition.failed")
     assert (await clerk.ask("GET", "a")).json() == before
     assert (await clerk.ask(method, "a", body, **{"if-match": f"{old}, {new}"})).status_code in (200, 204)
 
@@ -220,6 +224,8 @@ async def test_a_version_may_be_required(services: Services, anyio_backend: str)
         tag = (await clerk.create(id="a")).headers["etag"]
         for method, body in CHANGES:
             problem(await clerk.ask(method, "a", body), 428, "precondition.required")
+            problem(await clerk.ask(method, "a", body, **{"if-none-match": '"x"'}), 428, "precondition.required")
+            problem(await clerk.ask(method, "a", body, **{"if-match": ""}), 412, "precondition.failed")
         answer = await clerk.batch(
             {"op": "create", "id": "b", "data": {}}, {"op": "patch", "id": "a", "data": {"n": 1}}
         )

@@ -83,6 +83,22 @@ def test_hostile_documents_are_malformed(case: Any) -> None:
     assert caught.value.__cause__ is None
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        (b"[" * depth + b"]" * depth, f"nested more than {MAX_DEPTH} levels")
+        for depth in (MAX_DEPTH + 1, 1024, 1025, 5000)
+    ]
+    + [(b'{"a":' * 2000 + b"1" + b"}" * 2000, f"nested more than {MAX_DEPTH} levels")]
+    + [(b'{"a": -%b}' % (b"9" * digits), "does not fit into 64 bits") for digits in (19, 308, 309, 5000)]
+    + [(b"[1e400]", "does not fit into 64 bits"), (b"[1,]", "line 1, column 3"), (b"[NaN]", "line 1, column 2")],
+)
+def test_a_limit_is_not_called_a_fault_of_the_syntax(body: bytes, said: str) -> None:
+    with pytest.raises(MalformedRequest, match=said) as caught:
+        decode(body)
+    assert ("not valid JSON" in caught.value.detail) is ("line" in said)
+
+
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.name)
 def test_the_reference_agrees_about_the_corpus(case: Any) -> None:
     assert outcome(reference, case.body) == (False, "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from orgstead import __version__
 from orgstead.cli import app as root
-from orgstead.cli.errors import EXIT_CODES, UsageError, exit_code
+from orgstead.cli.errors import EXIT_CODES, INTERRUPTED, OK, UsageError, exit_code
 from orgstead.cli.summary import COMMANDS, OPTIONS, summary
 from orgstead.errors import (
     BadCredentials,
@@ -31,6 +32,7 @@ from orgstead.errors import (
     catalogue,
 )
 from tests.cli.conftest import ORGSTEAD, Run
+from tests.support import PROJECT
 
 
 def test_the_summary_names_every_command_and_every_global_option(cli: Run) -> None:
@@ -120,6 +122,12 @@ def test_exit_codes(error: OrgsteadError, code: int) -> None:
 
 def test_every_error_has_an_exit_code() -> None:
     assert {exit_code(cls.__new__(cls)) for cls in catalogue()} <= set(EXIT_CODES.values())
+
+
+def test_the_documentation_has_every_exit_code() -> None:
+    page = (PROJECT / "docs" / "operating.md").read_text(encoding="utf-8")
+    told = [int(code) for code in re.findall(r"^\| (\d+) \|", page.partition("## Exit codes")[2], re.MULTILINE)]
+    assert told == sorted({OK, INTERRUPTED, *EXIT_CODES.values()})
 
 
 def test_an_expected_error_is_told_without_a_trace(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,6 +47,7 @@ def running(*args: str) -> Iterator[dict[str, Any]]:
 def test_up_makes_what_it_needs_answers_and_stops(folder: Path) -> None:
     with running("up", *FREE_PORTS) as line:
         assert (line["event"], line["new"]) == ("service.started", True)
+        assert line["api"] == f"http://{line['listening']}"
         with urllib.request.urlopen(f"{line['management']}/readyz") as answer:
             assert answer.status == 200
         body = {"organization_name": "Acme", "email": "a@example.com", "password": "quiet river 4711"}
@@ -62,6 +63,14 @@ def test_up_makes_what_it_needs_answers_and_stops(folder: Path) -> None:
         assert line["mode"] == "dev"
     with running("up", *FREE_PORTS) as line:
         assert line["new"] is False
+
+
+def test_the_start_says_where_it_listens_behind_a_proxy(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ORGSTEAD_PUBLIC_URL", "https://orgs.example.com")
+    with running("up", *FREE_PORTS) as line:
+        assert line["api"] == "https://orgs.example.com"
+        with socket.create_connection(("127.0.0.1", int(line["listening"].removeprefix("127.0.0.1:")))):
+            pass
 
 
 @pytest.mark.parametrize(("flag", "other"), [("--port", "--management-port"), ("--management-port", "--port")])

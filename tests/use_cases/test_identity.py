@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import pytest
 
-from orgstead import identity, sessions
-from orgstead.audit import Actor, first_broken
+from orgstead import identity, importing, sessions
+from orgstead.audit import OPERATOR, Actor, first_broken
 from orgstead.errors import (
     AlreadyExists,
     BadCredentials,
     InvalidEmail,
     InvalidToken,
+    NotFound,
     PasswordUnacceptable,
     RateLimited,
     UserExists,
@@ -236,6 +237,36 @@ async def test_an_unacceptable_new_password_changes_nothing(world: World, passwo
             password=password,
             related=["Acme Rockets"],
         )
+    assert await world.rows(tables.users) == [user]
+
+
+async def test_the_operator_sets_a_password_which_ends_every_session(world: World) -> None:
+    """Also the first one, of an account that an import made."""
+    user = await world.user()
+    both = [await world.organization(slug, user) for slug in ("acme", "nova")]
+    there = await sessions.login(world.app, user.email, PASSWORD, organization="acme")
+    await world.replace(tables.users, replace(user, password_hash=importing.NO_PASSWORD))
+    with pytest.raises(BadCredentials):
+        await sessions.login(world.app, user.email, PASSWORD, organization="acme")
+    changed = await identity.set_password(world.app, "Ada@example.com", ANOTHER, actor=OPERATOR)
+    assert (changed.id, changed.epoch) == (user.id, user.epoch + 1)
+    assert await sessions.login(world.app, user.email, ANOTHER, organization="nova")
+    with pytest.raises(InvalidToken):
+        await sessions.refresh(world.app, there.refresh_token)
+    for organization in both:
+        noted = [(e.action, e.actor, e.details) for e in await world.audited(organization.id) if e.actor == "operator"]
+        assert noted == [("user.password_changed", "operator", {"user_id": user.id})]
+        assert await world.app.storage.read(SCOPE, first_broken, organization.id) is None
+
+
+@pytest.mark.parametrize("password", ["short", "password", "ada@example.com", "acme rockets", "acme-rockets"])
+async def test_the_operator_too_sets_none_that_is_unacceptable(world: World, password: str) -> None:
+    user = await world.user()
+    await world.organization("acme", user, name="Acme Rockets")
+    with pytest.raises(PasswordUnacceptable):
+        await identity.set_password(world.app, user.email, password, actor=OPERATOR)
+    with pytest.raises(NotFound):
+        await identity.set_password(world.app, "nobody@example.com", ANOTHER, actor=OPERATOR)
     assert await world.rows(tables.users) == [user]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import inspect
 import json
 import secrets
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from orgstead.base64url import from_base64url, to_base64url
 from orgstead.errors import ConfigurationError, InvalidToken
 from orgstead.keys import Algorithm, Keys, SigningKey
 from orgstead.model import Role
+from orgstead.settings import JwtSettings
 from orgstead.tokens import CLAIMS, Claims, Tokens
 from tests.use_cases.forge import (
     ALGORITHMS,
@@ -373,6 +375,11 @@ def test_a_token_of_the_future_is_refused_beyond_the_leeway(watch: Watch, *, see
     refused(tokens, token)
     watch.advance(1)
     assert tokens.verify_access(token)
+
+
+def test_the_leeway_is_as_the_setting_says() -> None:
+    leeway = inspect.signature(Tokens).parameters["leeway_seconds"].default
+    assert f"accepted for {leeway} seconds more" in str(JwtSettings.model_fields["ttl_seconds"].description)
 
 
 def test_the_leeway_and_the_life_of_tokens_are_bounded() -> None:

@@ -11,7 +11,7 @@ from starlette.requests import Request
 
 from orgstead import api_keys, record_batches, spaces
 from orgstead.access import ACTIVE, Principal, authenticate, authenticate_key, authorize
-from orgstead.api.preconditions import NO_VERSION, is_unchanged, version_if_matched
+from orgstead.api.preconditions import NO_VERSION, Conditions, is_unchanged
 from orgstead.app import App
 from orgstead.audit import Actor
 from orgstead.errors import Forbidden, InvalidToken, PreconditionFailed, Suspended, Unauthenticated
@@ -49,10 +49,14 @@ class Caller:
         return actor_of(self.request, self.principal.id)
 
     @property
+    def conditions(self) -> Conditions:
+        """What the request asks of the state that it changes."""
+        return Conditions(values_of(self.request, b"if-match"), values_of(self.request, b"if-none-match"))
+
+    @property
     def if_match(self) -> int | None:
         """The version that the organization must still have, or None. Raises ``PreconditionFailed``."""
-        fields = values_of(self.request, b"if-match")
-        return version_if_matched(fields, self.principal.organization, self.principal.placement)
+        return self.conditions.version(self.principal.organization, self.principal.placement)
 
     @property
     def if_match_later(self) -> int | None:

@@ -12,7 +12,7 @@ TITLES: dict[int, str] = {
     408: "The request did not arrive completely in time.",
     409: "The state does not allow it: name taken, operation in progress, status conflict.",
     410: "What the cursor goes on after is not kept any more.",
-    412: "The resource is not as `If-Match` says.",
+    412: "The resource is not as `If-Match` or `If-None-Match` asks.",
     413: "The body is too large.",
     414: "The request target is too long.",
     415: "The body is not `application/json`.",
@@ -25,7 +25,7 @@ TITLES: dict[int, str] = {
     503: "Not now: overload, a dependency that is down, or a deadline; see `Retry-After`.",
 }
 
-ALWAYS = (400, 408, 414, 431, 500, 503)
+ALWAYS = (400, 408, 414, 422, 431, 500, 503)
 """What any request may be answered with."""
 
 WITH_BODY = (413, 415, 422)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, get_args
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
@@ -30,8 +31,18 @@ _FAULTS: Mapping[str, tuple[str, str]] = {
     "dict_type": ("value.type", "This must be an object."),
     "model_type": ("value.type", "This must be an object."),
     "model_attributes_type": ("value.type", "This must be an object."),
+    "int_type": ("value.type", "This must be a whole number."),
+    "int_parsing": ("value.type", "This must be a whole number."),
+    "bool_type": ("value.type", "This must be true or false."),
+    "list_type": ("value.type", "This must be a list."),
+    "greater_than_equal": ("value.unacceptable", "This must be at least {ge}."),
+    "less_than_equal": ("value.unacceptable", "This must be at most {le}."),
+    "too_short": ("value.unacceptable", "There must be at least {min_length}."),
+    "too_long": ("value.unacceptable", "There must be at most {max_length}."),
+    "literal_error": ("value.unacceptable", "This must be {expected}."),
     "value_error": ("value.unacceptable", "This value is not acceptable; leave it out if there is nothing to say."),
 }
+"""Pydantic's finding -> code and text. What a text names is of the model, as pydantic's context of a finding has it."""
 _ANY_FAULT = ("value.unacceptable", "This value is not acceptable.")
 
 
@@ -47,16 +58,37 @@ def pointed(pointers: Mapping[type[OrgsteadError], str]) -> Iterator[None]:
         raise
 
 
-def invalid(errors: Sequence[Any]) -> InvalidInput:
-    """Pydantic's findings as ours: the place, a code, and a text that is always the same for that code."""
-    return InvalidInput(problems=[_problem(error) for error in errors])
+def invalid(errors: Sequence[Any], model: type[BaseModel] | None = None) -> InvalidInput:
+    """Pydantic's findings about ``model`` as ours: the place, a code, and a text that repeats nothing of the input."""
+    return InvalidInput(problems=[_problem(error, model) for error in errors])
 
 
-def _problem(error: Mapping[str, Any]) -> Problem:
+def _problem(error: Mapping[str, Any], model: type[BaseModel] | None) -> Problem:
     code, detail = _FAULTS.get(error["type"], _ANY_FAULT)
-    # The first part says "body" or "query". The name of an unknown member is the client's: its parent is pointed at.
-    place = error["loc"][1:-1] if error["type"] == "extra_forbidden" else error["loc"][1:]
+    place = error["loc"][1:]  # the first part says "body" or "query"
+    if error["type"] == "extra_forbidden":
+        place = place[:-1]  # the name of an unknown member is the client's: its parent is pointed at
+        if known := _members(model, place):
+            detail = f"There is something here that this request does not know; it knows {', '.join(known)}."
+    else:
+        detail = detail.format_map(error.get("ctx", {}))
     return Problem("".join(f"/{_escaped(part)}" for part in place), code, detail)
+
+
+def _members(model: type[BaseModel] | None, place: Sequence[str | int]) -> list[str]:
+    """What the object at this place of the model may have; nothing where that cannot be told."""
+    for part in place:
+        if model is not None and isinstance(part, str):
+            field = next((one for name, one in model.model_fields.items() if part in (one.alias, name)), None)
+            model = _model_in(field.annotation) if field else None
+    return [field.alias or name for name, field in model.model_fields.items()] if model is not None else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The model that a member has, or its items have."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in get_args(annotation) if (found := _model_in(part))), None)
 
 
 def _escaped(part: object) -> str:
@@ -92,7 +124,7 @@ def install(api: FastAPI) -> None:
 
     async def invalid_request(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
-        return _response(render(invalid(error.errors()), _request_id(request)))
+        return _response(render(invalid(error.errors(), _query_of(request)), _request_id(request)))
 
     async def from_framework(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
@@ -104,6 +136,12 @@ def install(api: FastAPI) -> None:
     api.add_exception_handler(OrgsteadError, ours)
     api.add_exception_handler(RequestValidationError, invalid_request)
     api.add_exception_handler(HTTPException, from_framework)
+
+
+def _query_of(request: Request) -> type[BaseModel] | None:
+    """The model of the query that the request's route takes."""
+    dependant = getattr(request.scope.get("route"), "dependant", None)
+    return _model_in(dependant.query_params[0].field_info.annotation) if dependant and dependant.query_params else None
 
 
 def _request_id(request: Request) -> str:

@@ -22,10 +22,11 @@ _PLAIN_NUMBER = re.compile("[0-9]{1,9}")
 
 
 def plain_number(value: Any) -> Any:
-    """A number in the one spelling it has: Python's ``int`` would take spaces, signs and underscores too."""
-    if isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value):
-        raise ValueError("not a number")
-    return value
+    """A number in the one spelling it has: Python's ``int`` would take spaces, signs and underscores too.
+
+    Any other text becomes the empty one, which is no number.
+    """
+    return "" if isinstance(value, str) and not _PLAIN_NUMBER.fullmatch(value) else value
 
 
 class Page(BaseModel):

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from prometheus_client.exposition import generate_latest
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -23,7 +24,7 @@ from orgstead.api.limits import Application, Receive, Scope, Send
 from orgstead.api.metrics import RequestMetrics, of_this_process
 from orgstead.api.request_ids import new_request_id
 from orgstead.app import App
-from orgstead.errors import OrgsteadError
+from orgstead.errors import MethodNotAllowed, NotFound, OrgsteadError
 from orgstead.settings import Settings
 from orgstead.storage import tables
 from orgstead.storage.port import SystemScope, Transaction
@@ -75,7 +76,19 @@ def answering(
 
     routes = [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", show_metrics)]
     names = ("localhost", settings.management.host, *settings.hosts)
-    return _to_own_names(Starlette(routes=routes), Hosts(names, addresses=True))
+    port = Starlette(routes=routes, exception_handlers={HTTPException: _refused})
+    port.router.redirect_slashes = False
+    return _to_own_names(port, Hosts(names, addresses=True))
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    """A path that is not there, or not with this method."""
+    assert isinstance(error, HTTPException)
+    refusal = MethodNotAllowed() if error.status_code == 405 else NotFound()
+    status, headers, body = render(refusal, new_request_id(), allow=("GET", "HEAD"))
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response
 
 
 def _to_own_names(app: Application, hosts: Hosts) -> Application:

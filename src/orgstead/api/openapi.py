@@ -60,11 +60,25 @@ _IDEMPOTENCY_KEY = {
     "description": "Any text of 1 to 255 printable ASCII characters, unique for this request; remembered for 24 hours.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
 }
+_IDEMPOTENCY_KEY_OF_A_READ = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "Means nothing here: sent again, the request reads again.",
+    "schema": {"type": "string"},
+}
 _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
     "required": False,
     "description": "The `ETag` that the change is based on; 412 if the resource has changed since.",
+    "schema": {"type": "string"},
+}
+_IF_NONE_MATCH_TO_CHANGE = {
+    "name": "If-None-Match",
+    "in": "header",
+    "required": False,
+    "description": "`*` changes nothing that exists, an `ETag` nothing that is as it says: 412.",
     "schema": {"type": "string"},
 }
 _IF_NONE_MATCH = {
@@ -139,9 +153,10 @@ def _complete_operation(operation: dict[str, Any], path: str, method: str, route
     ]
     responses: Mapping[str, Any] = operation["responses"]
     if method == "post":
-        parameters.append(_IDEMPOTENCY_KEY)
+        # While a key is in use there is a 409, so that what has none only reads.
+        parameters.append(_IDEMPOTENCY_KEY if "409" in responses else _IDEMPOTENCY_KEY_OF_A_READ)
     if "412" in responses:
-        parameters.append(_IF_MATCH)
+        parameters += [_IF_MATCH, _IF_NONE_MATCH_TO_CHANGE]
     if "304" in responses:
         parameters.append(_IF_NONE_MATCH)
     parameters += operation.get("parameters", [])

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from orgstead.errors import PreconditionFailed
@@ -16,6 +17,7 @@ NO_VERSION = 0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 _TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
+_TAGS = re.compile(rb"(?:%b)(?:[ \t]*,[ \t]*(?:%b))*" % (_TAG.pattern, _TAG.pattern))
 
 
 def etag(organization: Organization, placement: Placement) -> bytes:
@@ -28,30 +30,49 @@ def dated_tag(version: int, created_at: datetime) -> bytes:
     return b'"%d.%x"' % (version, (created_at - _EPOCH) // _MILLISECOND)
 
 
-def require_match(fields: Iterable[bytes], current: bytes) -> None:
-    """Raise ``PreconditionFailed`` unless If-Match names the current tag, by strong comparison."""
-    text = b",".join(fields).strip()
-    if text and text != b"*" and current not in (tag.strip() for tag in text.split(b",")):
-        raise PreconditionFailed
-
-
 def content_tag(body: bytes) -> bytes:
     """The tag of what is read only, and so needs no version: its content as it is sent."""
     return b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode("ascii")
 
 
-def version_if_matched(fields: Iterable[bytes], organization: Organization, placement: Placement) -> int | None:
-    """The version that a change must find, when If-Match is given; ``fields`` are that header's values.
+@dataclass(frozen=True, slots=True)
+class Conditions:
+    """What a request that changes a resource asks of its state: the values of If-Match and of If-None-Match.
 
-    Raises ``PreconditionFailed`` where none of the tags is the current one by strong comparison, and so for a weak or
-    a malformed tag too: a condition that cannot be understood must not be taken for true.
+    A condition that cannot be understood, an empty one too, must not be taken for true: it fails.
     """
-    text = b",".join(fields).strip()
-    if not text or text == b"*":
-        return None
-    if etag(organization, placement) in (tag.strip() for tag in text.split(b",")):
-        return organization.version
-    raise PreconditionFailed
+
+    match: Sequence[bytes] = ()
+    none_match: Sequence[bytes] = ()
+
+    def __bool__(self) -> bool:
+        """Is there any?"""
+        return bool(self.match or self.none_match)
+
+    def require(self, current: bytes | None) -> None:
+        """Raise ``PreconditionFailed`` unless the resource may be changed; ``current`` is its tag, None without one.
+
+        If-Match compares strongly, If-None-Match weakly.
+        """
+        if self.match:
+            text = b",".join(self.match).strip()
+            if current is None or (text != b"*" and current not in (tag.strip() for tag in text.split(b","))):
+                raise PreconditionFailed
+        if self.none_match:
+            text = b",".join(self.none_match).strip()
+            understood = text == b"*" or _TAGS.fullmatch(text) is not None
+            if not understood or (current is not None and is_unchanged(self.none_match, current)):
+                raise PreconditionFailed
+
+    def version(self, organization: Organization, placement: Placement) -> int | None:
+        """The version that a change of the organization must find; None where any will do.
+
+        Raises ``PreconditionFailed``.
+        """
+        self.require(etag(organization, placement))
+        text = b",".join(self.match).strip()
+        # If-None-Match needs no version: what is not the state that it names never becomes it, as versions grow.
+        return organization.version if text not in (b"", b"*") else None
 
 
 def is_unchanged(fields: Iterable[bytes], current: bytes) -> bool:

@@ -11,14 +11,13 @@ from starlette.responses import Response
 
 from orgstead import record_collections, record_definitions
 from orgstead.api import lists, record_schemas, schemas
-from orgstead.api.caller import Caller, CanDefineCollections, CanReadRecords, values_of
+from orgstead.api.caller import Caller, CanDefineCollections, CanReadRecords
 from orgstead.api.documented import UNCHANGED, WITH_BODY, problems
 from orgstead.api.faults import said_once
 from orgstead.api.guarded import GuardedRoute
 from orgstead.api.organizations import OWN
-from orgstead.api.preconditions import dated_tag, require_match
+from orgstead.api.preconditions import dated_tag
 from orgstead.api.responses import Empty, Json
-from orgstead.errors import PreconditionFailed
 from orgstead.model import Collection
 from orgstead.placements import hold
 from orgstead.representations import operation as operation_shown
@@ -91,13 +90,10 @@ async def define(caller: CanDefineCollections, body: record_schemas.CollectionDe
     Records that are there must satisfy it: otherwise it is refused (409), naming some that do not, and nothing changes.
     """
     definition = record_definitions.parse(body.schema_, body.indexes or (), body.unique or ())
-    fields = values_of(caller.request, b"if-match")
+    conditions = caller.conditions
 
     def permit(current: Collection | None) -> None:
-        if fields and current is None:
-            raise PreconditionFailed
-        if current is not None:
-            require_match(fields, _tag(current))
+        conditions.require(None if current is None else _tag(current))
 
     app, placement = caller.app, caller.principal.placement
     defined = await record_collections.define(
@@ -125,9 +121,9 @@ async def delete(caller: CanDefineCollections) -> Response:
 
 async def _removed(tx: Transaction, space: Space, caller: Caller) -> None:
     name = caller.named("collection")
-    if fields := values_of(caller.request, b"if-match"):
+    if conditions := caller.conditions:
         await hold(tx, space)
-        require_match(fields, _tag(await record_collections.get(tx, space, name)))
+        conditions.require(_tag(await record_collections.get(tx, space, name)))
     await record_collections.remove(tx, space, name, caller.terms)
 
 

@@ -10,11 +10,11 @@ from starlette.responses import Response
 
 from orgstead import records
 from orgstead.api import idempotent, record_schemas
-from orgstead.api.caller import Caller, CanReadRecords, CanWriteRecords, values_of
+from orgstead.api.caller import Caller, CanReadRecords, CanWriteRecords
 from orgstead.api.documented import UNCHANGED, WITH_BODY, problems
 from orgstead.api.guarded import GuardedRoute
 from orgstead.api.organizations import OWN
-from orgstead.api.preconditions import dated_tag, require_match
+from orgstead.api.preconditions import dated_tag
 from orgstead.api.responses import Empty, Json
 from orgstead.errors import InvalidInput, NotFound, PreconditionRequired, Problem
 from orgstead.idempotency import Answer
@@ -151,18 +151,18 @@ async def _deleted(tx: Transaction, space: Space, caller: Caller) -> None:
 
 
 async def _matched(tx: Transaction, space: Space, caller: Caller) -> int | None:
-    """The version that If-Match asks for, found under the lock of the change; None where any will do.
+    """The version that the conditions hold for, found under the lock of the change; None where any will do.
 
     Raises ``NotFound``, ``PreconditionFailed``, ``PreconditionRequired``.
     """
-    fields = values_of(caller.request, b"if-match")
-    if not fields:
-        if caller.app.settings.records.require_if_match:
-            raise PreconditionRequired
+    conditions = caller.conditions
+    if not conditions.match and caller.app.settings.records.require_if_match:
+        raise PreconditionRequired
+    if not conditions:
         return None
     await hold(tx, space)
     record = await records.get(tx, space, caller.named("collection"), _id_of(caller))
-    require_match(fields, tag_of(record))
+    conditions.require(tag_of(record))
     return record.version
 
 

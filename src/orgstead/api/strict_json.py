@@ -28,6 +28,12 @@ _DIGITS_TO_ZERO = bytes(ord("0") if chr(byte) in "0123456789" else ord(" ") for 
 _LONG_DIGITS = b"0" * 19  # int64 ends at 9223372036854775807: nineteen digits
 _NUMBER = re.compile(rb"(-?[0-9]+)([.eE][-+.eE0-9]*)?")
 _CONTAINERS = (dict, list)
+_TOO_DEEP = f"The body is nested more than {MAX_DEPTH} levels deep."
+_LIMITS = {
+    "depth limit exceeded": _TOO_DEEP,
+    "number is infinity when parsed as double": "A number in the body does not fit into 64 bits.",
+}
+"""What the parser says of its own limits -> what is wrong: the syntax is not."""
 
 
 def decode(body: bytes, *, max_members: int = MAX_MEMBERS) -> object:
@@ -40,9 +46,8 @@ def decode(body: bytes, *, max_members: int = MAX_MEMBERS) -> object:
     try:
         value: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise MalformedRequest(
-            f"The body is not valid JSON in UTF-8 (line {error.lineno}, column {error.colno})."
-        ) from None
+        syntax = f"The body is not valid JSON in UTF-8 (line {error.lineno}, column {error.colno})."
+        raise MalformedRequest(_LIMITS.get(error.msg, syntax)) from None
     if _NUL in body or _LONG_DIGITS in body.translate(_DIGITS_TO_ZERO):
         _refuse_nul_and_huge_integers(body)
     if body.count(b"{") + body.count(b"[") < 2:
@@ -66,7 +71,7 @@ def _walk(value: object) -> tuple[int, int]:
     while level:
         depth += 1
         if depth > MAX_DEPTH:
-            raise MalformedRequest(f"The body is nested more than {MAX_DEPTH} levels deep.")
+            raise MalformedRequest(_TOO_DEEP)
         below: list[dict[str, object] | list[object]] = []
         for node in level:
             members += len(node)

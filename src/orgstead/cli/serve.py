@@ -65,9 +65,8 @@ def serve(
 
 
 def _started(settings: Settings, role: Role, bound: Bound) -> None:
-    api, management = service.addresses(settings, bound)
     processes = {"processes": settings.http.workers} if settings.http.workers > 1 else {}
-    service.log.info("service.started", api=api, management=management, mode=settings.mode, role=role, **processes)
+    service.log_started(settings, bound, role=role, **processes)
 
 
 async def _serve(settings: Settings, role: Role) -> None:

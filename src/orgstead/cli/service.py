@@ -163,6 +163,14 @@ def addresses(settings: Settings, bound: Bound) -> tuple[str, str]:
     return public, management_address(settings, bound.management)
 
 
+def log_started(settings: Settings, bound: Bound, **more: object) -> None:
+    """Say that the service has started: where it is asked, and where it listens, which a proxy may be in front of."""
+    api, management = addresses(settings, bound)
+    host = settings.http.host
+    listening = f"[{host}]:{bound.public}" if ":" in host else f"{host}:{bound.public}"
+    log.info("service.started", api=api, listening=listening, management=management, mode=settings.mode, **more)
+
+
 def management_address(settings: Settings, port: int) -> str:
     return f"http://{_in_url(settings.management.host)}:{port}"
 

@@ -32,6 +32,7 @@ COMMANDS: dict[str, Entry] = {
     "record": Entry("Work", "record", "Read, query, import and export an organization's records."),
     "usage": Entry("Work", "usage", "Show what an organization uses of what its plan allows."),
     "api-key": Entry("Work", "api_key", "List API keys of an organization, and end those that leaked."),
+    "user": Entry("Work", "user", "Give people a password, as those need who were imported."),
     "operation": Entry("Work", "operation", "Look at operations: work of several steps, running and done."),
     "doctor": Entry("Operate", "doctor", "Check whether this installation is fit to serve."),
     "fsck": Entry("Operate", "fsck", "Check whether everything agrees with everything else."),

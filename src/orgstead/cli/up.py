@@ -66,11 +66,10 @@ async def _up(options: Options, settings: Settings, with_demo: bool) -> None:
         start = Start(settings, new, int(stats["schema_version"]), str(stats["server"]), opened.storage.url, loaded)
 
         def ready(bound: Bound) -> None:
-            api, management = service.addresses(settings, bound)
             if service.on_terminal():
-                print(told(start, api, management), file=sys.stderr, flush=True)
+                print(told(start, *service.addresses(settings, bound)), file=sys.stderr, flush=True)
             else:
-                service.log.info("service.started", api=api, management=management, mode=settings.mode, new=new)
+                service.log_started(settings, bound, new=new)
 
         await service.run(opened, ready, with_worker=True)
     service.log.info("service.stopped")
