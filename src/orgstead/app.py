@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from functools import cached_property
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -106,6 +106,18 @@ class App:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def one_by_one(self, works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T, None]:
+        """The result of each work, done one after the other and each to its end: whoever is cancelled while one runs
+        still gets its result, and is cancelled then."""
+        for work in works:
+            task = self.in_background(work)
+            try:
+                result = await asyncio.shield(task)
+            except asyncio.CancelledError:
+                yield await task
+                raise
+            yield result
 
     # --- secrets ----------------------------------------------------------------------------------------------------
 

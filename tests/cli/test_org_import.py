@@ -139,20 +139,52 @@ def test_totals_are_the_table_and_formulas_are_neutralized(cli: Run, folder: Pat
     assert "'=1+1" in (folder / "out.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("pages", [380, 440])  # between two batches, and where a batch is but begun
+def test_a_full_disk_is_told_truly_and_the_next_step_works(cli: Run, folder: Path, pages: int) -> None:
+    with (folder / "many.csv").open("w", encoding="utf-8") as stream:
+        stream.write("external_id,name\n")
+        stream.writelines(f"x-{number},Company Number {number}\n" for number in range(2_000))
+    small = ("--database-url", f"sqlite:///orgstead-data/main.db?max_pages={pages}")
+    result = cli("org", "import", "many.csv", "-o", "jsonl", "--report", "report.csv", *small)
+    assert result.code == 8
+    assert "nothing was changed" not in result.err
+    assert "next: make room, then run the same command again, with another file for --report" in result.err
+    status = {o["id"]: o["status"] for o in json.loads(cli("org", "list", "--json").out)}
+    outcomes = [json.loads(line) for line in result.out.splitlines()]
+    assert status == {o["organization_id"]: "active" if o["result"] == "created" else "provisioning" for o in outcomes}
+    with (folder / "report.csv").open(encoding="utf-8", newline="") as stream:
+        assert [(int(row["line"]), row["result"]) for row in csv.DictReader(stream)] == results(result.out)
+    assert cli("org", "import", "many.csv", "--report", "again.csv").code == 0
+    assert cli("fsck", "--json").out == "[]\n"
+
+
+def test_the_next_step_after_refused_lines_can_be_taken(cli: Run, folder: Path) -> None:
+    (folder / "in.csv").write_text("external_id,name\na,Acme\nb,!!!\n", encoding="utf-8")
+    assert "run the same command again: " in cli("org", "import", "in.csv").err
+    result = cli("org", "import", "in.csv", "--report", "report.csv")
+    assert "run the same command again, with another file for --report: " in result.err
+
+
 def test_ctrl_c_keeps_what_was_said_to_be_done_and_the_next_run_completes_it(cli: Run, folder: Path) -> None:
     total = 5_000
     with (folder / "many.csv").open("w", encoding="utf-8") as stream:
         stream.write("external_id,name\n")
         stream.writelines(f"x-{number},Company Number {number}\n" for number in range(total))
-    command = [*ORGSTEAD, "org", "import", "many.csv", "-o", "jsonl"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    command = [*ORGSTEAD, "org", "import", "many.csv", "-o", "jsonl", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         said = [json.loads(process.stdout.readline())]
         process.send_signal(signal.SIGINT)
         said += [json.loads(line) for line in process.stdout]
+        errors = process.stderr.read()
         process.wait(timeout=60)
     assert process.returncode == 130
     assert 0 < len(said) < total
+    assert errors.startswith("interrupted: ")
+    assert "next: run the same command again: what is there already" in errors
+    listed = [o["id"] for o in json.loads(cli("org", "list", "--json").out)]
+    assert sorted(listed) == sorted(o["organization_id"] for o in said), "all that was saved is in the account"
 
     again = cli("org", "import", "many.csv", "-o", "jsonl")
     assert again.code == 0

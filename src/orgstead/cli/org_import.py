@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from orgstead.importing import Result
 from orgstead.placements import kind_of
 
 REQUIRED = ("external_id", "name")
+RESULTS = (Result.CREATED, Result.EXISTS, Result.RENAMED, Result.REFUSED)
 COLUMNS = ("line", "external_id", "result", "organization_id", "slug", "reason")
 
 
@@ -35,11 +35,8 @@ async def run(app: App, out: Output, file: Path, format: str | None, plan: str |
         write = stack.enter_context(accounts.report(report, COLUMNS))
         account = Account(out, COLUMNS, "organization_id", write)
         advance = stack.enter_context(progress(out, "Importing organizations", accounts.count_lines(file)))
-        began = time.monotonic()
-        try:
+        with account.kept(RESULTS):
             async for outcomes in importing.import_organizations(app, read, OPERATOR, plan=plan):
                 account.take([asdict(outcome) for outcome in outcomes])
                 advance(len(outcomes))
-        finally:
-            account.end([result.value for result in Result], time.monotonic() - began)
     account.judge()

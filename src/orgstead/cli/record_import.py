@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -49,15 +48,13 @@ async def run(
             how = replace(how, schema_types=record_lines.types_in_schema(found.schema if found else None))
         read = record_lines.read(stream, how)
         write = stack.enter_context(accounts.report(report, COLUMNS))
-        account = Account(out, COLUMNS, "record_id", write)
+        repeatable = how.id_column is not None or how.format == record_lines.RECORDS
+        account = Account(out, COLUMNS, "record_id", write, repeatable=repeatable)
         advance = stack.enter_context(progress(out, "Importing records", accounts.count_lines(file)))
-        began = time.monotonic()
-        try:
+        with account.kept(tuple(Result)):
             async for outcomes in _outcomes(app, collection, read, where):
                 account.take(outcomes)
                 advance(len(outcomes))
-        finally:
-            account.end([result.value for result in Result], time.monotonic() - began)
     account.judge()
 
 
