@@ -205,6 +205,16 @@ def test_an_output_that_is_full_is_told_without_a_trace(args: tuple[str, ...], f
     assert done.returncode == 1
 
 
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-"])
+@pytest.mark.parametrize("args", ["--help", "version", "org list"])
+def test_an_output_that_is_closed_is_told_without_a_trace(args: str, closed: str, cli: Run, folder: Path) -> None:
+    assert cli("db", "upgrade").code == 0
+    command = f"{' '.join(ORGSTEAD)} {args} {closed}"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, cwd=folder, check=False)
+    assert done.stderr == "error output.failed: The output cannot be written: Bad file descriptor.\n"
+    assert done.returncode == 1
+
+
 def test_text_is_utf8_whatever_the_locale(folder: Path) -> None:
     (folder / "orgstead.toml").write_text('public_url = "https://bücher.example"\n')
     environ = {

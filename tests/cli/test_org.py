@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -152,6 +155,47 @@ def test_check_fails_with_6_on_a_database_that_is_not_there(cli: Run) -> None:
     assert "next: " in result.err
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("serve",),
+        ("serve", "--role", "worker"),
+        ("worker",),
+        ("org", "list"),
+        ("org", "create", "Acme"),
+        ("org", "delete", "acme", "--yes"),
+        ("org", "import", "in.csv"),
+        ("demo", "load"),
+        ("demo", "drop", "--yes"),
+        ("fsck", "--repair"),
+        ("db", "backup", "copy.db"),
+    ],
+    ids=" ".join,
+)
+def test_only_up_and_upgrade_make_a_database(args: tuple[str, ...], cli: Run, folder: Path) -> None:
+    (folder / "in.csv").write_text("external_id,name\n")
+    result = cli(*args)
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("error configuration.invalid: There is no database at ")
+    assert [path.name for path in folder.iterdir()] == ["in.csv"]
+
+
+def test_nothing_is_no_backup(cli: Run, folder: Path) -> None:
+    (folder / "empty.db").touch()
+    refused(cli("db", "backup", "copy.db", "--database-url", "sqlite:///empty.db"), 1, "configuration.invalid")
+    assert [path.name for path in folder.iterdir()] == ["empty.db"]
+
+
+def test_a_file_of_another_program_stays_as_it_is(cli: Run, folder: Path) -> None:
+    (folder / "letter.txt").write_text("Dear reader, this is no database. " * 20)
+    with closing(sqlite3.connect(folder / "other.db")) as other:
+        other.execute("CREATE TABLE theirs (id)")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in before:
+        refused(cli("db", "upgrade", "--database-url", f"sqlite:///{name}"), 1, "configuration.invalid")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_a_backup_is_a_database(data: Data, cli: Run, folder: Path) -> None:
     data("org", "create", "Acme")
     data("db", "backup", "copy.db")
@@ -238,6 +282,49 @@ def test_doctor_sees_rights_of_others(data: Data, cli: Run, folder: Path) -> Non
     (folder / "orgstead-data" / "main.db").chmod(0o644)
     found = findings(cli("doctor", "--json"))
     assert (found["data folder"], found["rights"]) == ({"warn"}, {"warn"})
+    (row,) = (row for row in json.loads(cli("doctor", "--json").out) if row["check"] == "data folder")
+    assert row["next"] == "chmod 700 orgstead-data"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [Path.cwd().root, ".", "..", "sticky", "foreign", "/tmp"],
+    ids=["root", "here", "above", "sticky", "foreign", "tmp"],
+)
+def test_doctor_gives_no_advice_that_would_lock_others_out(
+    place: str, cli: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = folder / "here"
+    here.mkdir(mode=0o755)
+    monkeypatch.chdir(here)
+    for name in ("sticky", "foreign"):
+        (here / name).mkdir()
+        (here / name).chmod(0o1755 if name == "sticky" else 0o755)
+    for path in (folder, here):
+        path.chmod(0o755)
+    if place == "foreign":
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    url = f"sqlite:///{Path(place) / 'main.db'}"
+    rows = json.loads(cli("doctor", "--json", "--database-url", url).out)
+    rows = [
+        row for row in rows if row["check"] == "data folder" and row["status"] == "warn" and "Others" in row["detail"]
+    ]
+    assert [row["next"] for row in rows] == ["move the database to a folder of its own"]
+
+
+@pytest.mark.parametrize("name", ["main.db", "main.db.lock"])
+def test_doctor_sees_a_file_that_cannot_be_written(
+    name: str, data: Data, cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = os.access
+
+    def access(path: Any, mode: int, **options: Any) -> bool:
+        return allowed(path, mode, **options) and not (mode & os.W_OK and Path(path).name == name)
+
+    monkeypatch.setattr(os, "access", access)
+    result = cli("doctor", "--json")
+    assert result.code == 6
+    assert "fail" in findings(result)["database"]
 
 
 # --- demo -----------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ DESCRIPTORS_BESIDE_CONNECTIONS = 128
 OLDEST_CREDIBLE_TIME = datetime(2026, 11, 1, tzinfo=UTC)
 """When this version was written: an earlier clock is wrong, and tokens would be too."""
 CLOCK_TOLERANCE = timedelta(seconds=60)
+_RIGHTS = "give the account that runs orgstead the right to read and write it"
 
 
 async def examine(configuration: Configuration) -> list[Finding]:
@@ -37,6 +38,7 @@ async def examine(configuration: Configuration) -> list[Finding]:
     except ConfigurationError as error:
         return [*found, fail("database", error.detail, error.next), _clock(), _open_files(settings)]
     found += [_folder(folder) for folder in _folders(settings, database)]
+    found += _files(database)
     found += [finding async for finding in _database(settings)]
     return [*found, *_disk(database), *_processes(settings, database), _clock(), _open_files(settings)]
 
@@ -84,16 +86,41 @@ def _folders(settings: Settings, database: Description) -> list[Path]:
 def _folder(folder: Path) -> Finding:
     check = "data folder"
     try:
-        mode = folder.stat().st_mode
+        found = folder.stat()
+        mode = found.st_mode
     except FileNotFoundError:
         return warn(check, f"{folder} is not there yet; the first start makes it.", "orgstead up")
     except OSError as error:
-        return fail(check, f"{folder} cannot be looked at: {error.strerror}.")
-    if not stat.S_ISDIR(mode) or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        return fail(check, f"{folder} is not a folder that this user can write to.")
+        return fail(check, f"{folder} cannot be looked at: {error.strerror}.", _RIGHTS)
+    if not stat.S_ISDIR(mode) or not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        return fail(check, f"{folder} is not a folder that this user can write to.", _RIGHTS)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return warn(check, f"Others on this machine may look into {folder}.", f"chmod 700 {folder}")
+        return warn(
+            check,
+            f"Others on this machine may look into {folder}.",
+            f"chmod 700 {folder}" if _is_own(folder.resolve(), found) else "move the database to a folder of its own",
+        )
     return ok(check, f"{folder} is ours alone.")
+
+
+def _is_own(folder: Path, found: os.stat_result) -> bool:
+    """Can the folder be one that was made for the data, and nobody else need look into it?"""
+    shared = any(place.is_relative_to(folder) for place in (Path.cwd(), Path.home()))
+    at_root = folder.parent in (folder, folder.parent.parent)
+    return found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX and not shared and not at_root
+
+
+def _files(database: Description) -> list[Finding]:
+    """The files of an embedded database that the service could not write."""
+    if database.file is None:
+        return []
+    names = [database.file.name + suffix for suffix in ("", "-wal", "-shm", ".lock")]
+    files = [path for path in map(database.file.with_name, names) if path.exists()]
+    return [
+        fail("database", f"{path} cannot be written by this user.", _RIGHTS)
+        for path in files
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True)
+    ]
 
 
 def _key(settings: Settings, storage: Storage) -> Finding:

@@ -78,6 +78,10 @@ def backup(connection: sqlite3.Connection, target: str) -> None:
     partial = path.with_name(path.name + ".partial")
     if path.exists():
         raise _exists()
+    if schema.version_of(connection) == 0:
+        raise ConfigurationError(
+            "There is nothing in the database to back up.", next="correct the path, or orgstead up"
+        )
     try:
         os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
     except OSError as error:
