@@ -5,13 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import ORGSTEAD, Run
+from tests.cli.conftest import ORGSTEAD, Result, Run
 from tests.support import PROJECT
 
 HARD_NAMES = PROJECT / "tests" / "data" / "hard_names.csv"
@@ -94,6 +95,63 @@ def test_json_lines_from_standard_input(cli: Run, monkeypatch: pytest.MonkeyPatc
     assert result.code == 1
     assert results(result.out) == [(1, "created"), *((number, "refused") for number in range(2, 10))]
     assert json.loads(cli("org", "get", "acme", "--json").out)["plan"] == "pro"
+
+
+@pytest.mark.parametrize("command", [("org", "import"), ("record", "import", "--org", "acme", "-c", "goods")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("external_id,näme\n1,Ä\n".encode("latin-1"), "Line 1 of the file is not UTF-8 text."),
+        ("external_id,name\n1,A\n".encode("utf-16"), "Line 1 of the file is not UTF-8 text."),
+        ("external_id,name\n1,A\n".encode("utf-16-le"), "Line 1 of the file is not UTF-8 text."),
+        (b"external_id;name\n1;A\n", "The first line separates columns by semicolons; an import reads commas."),
+        (b"external_id\tname\n1\tA\n", "The first line separates columns by tabs; an import reads commas."),
+    ],
+)
+def test_another_encoding_or_separator_is_said_at_once(
+    cli: Run, folder: Path, command: tuple[str, ...], content: bytes, said: str
+) -> None:
+    assert cli("org", "create", "Acme").code == 0
+    (folder / "in.csv").write_bytes(content)
+    result = cli(*command, "in.csv")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"error usage: {said}\nnext: save ")
+
+
+@pytest.mark.parametrize("command", [("org", "import"), ("record", "import", "--org", "acme", "-c", "goods")])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_line_in_another_encoding_is_said_to_be_that(
+    cli: Run, folder: Path, command: tuple[str, ...], form: str
+) -> None:
+    assert cli("org", "create", "Acme").code == 0
+    text = "external_id,name\na,Ä\nb,B\n" if form == "csv" else '{"external_id": "a", "name": "Ä"}\n'
+    (folder / f"in.{form}").write_bytes(text.encode("latin-1"))
+    for result in (
+        cli(*command, f"in.{form}"),
+        subprocess.run(
+            [*ORGSTEAD, *command, "-", "--format", form],
+            input=text.encode("latin-1"),
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            check=False,
+        ),
+    ):
+        said = result.err if isinstance(result, Result) else result.stderr.decode()
+        assert f"line {2 if form == 'csv' else 1}: refused: The line is not UTF-8 text.\n" in said
+        assert "error import.lines_refused: " in said
+
+
+def test_columns_that_are_not_known_are_named(cli: Run, folder: Path) -> None:
+    (folder / "in.csv").write_text("external_id,name,colour,size\x1b[2J\n", encoding="utf-8")
+    assert "does not know: colour, size\\x1b[2j.\n" in cli("org", "import", "in.csv").err
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind", b"PK\x03\x04" + bytes(100)])
+def test_what_is_named_like_an_archive_and_is_none_is_said_to_be_none(cli: Run, folder: Path, content: bytes) -> None:
+    (folder / "acme.zip").write_bytes(content)
+    result = cli("org", "import", "acme.zip")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error archive.invalid: ")
 
 
 @pytest.mark.parametrize(

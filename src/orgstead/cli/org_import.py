@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -30,7 +29,7 @@ async def run(app: App, out: Output, file: Path, format: str | None, plan: str |
     if plan:
         kind_of(app.settings, plan)
     with ExitStack() as stack:
-        stream = stack.enter_context(lines.opened(file)) if str(file) != "-" else sys.stdin
+        stream = stack.enter_context(lines.opened(file))
         read = lines.read(stream, format or lines.format_of(file), importing.COLUMNS, REQUIRED)
         write = stack.enter_context(accounts.report(report, COLUMNS))
         account = Account(out, COLUMNS, "organization_id", write)

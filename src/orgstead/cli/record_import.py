@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -39,7 +38,7 @@ async def run(
     """
     checked_name(collection)
     with ExitStack() as stack:
-        stream = stack.enter_context(lines.opened(file)) if str(file) != "-" else sys.stdin
+        stream = stack.enter_context(lines.opened(file))
         where = await within.organization(app, org) if org is not None else None
         if where is not None:
             if where.organization.status not in record_import_many.WRITABLE:
