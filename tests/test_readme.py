@@ -108,7 +108,7 @@ def test_what_it_shows_with_the_service_stopped(tmp_path: Path) -> None:
     assert [o["result"] for o in outcomes] == ["created", "created", "renamed"]
     *_, again, there, too_many = objects(run(data, tmp_path))
     assert [o["result"] for o in (again, there, too_many)] == ["exists", "exists", "refused"]
-    assert "allows 1 records" in too_many["reason"]
+    assert "allows 1 record and" in too_many["reason"]
     assert (tmp_path / "crm-1.zip").is_file()
     assert "https://orgs.example.com" in run(production, tmp_path)
 

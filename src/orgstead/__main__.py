@@ -6,7 +6,8 @@ import errno
 import os
 import sys
 
-from orgstead.cli.summary import COMPLETE_VARIABLE, summary
+from orgstead import __version__
+from orgstead.cli.summary import COMPLETE_VARIABLE, PROGRAM, summary
 
 
 def main() -> int:
@@ -41,9 +42,12 @@ def _fill_standard_streams() -> None:
 
 
 def _run(args: list[str]) -> int:
-    """The summary of all commands is printed without loading the machinery: people wait for it most often."""
+    """The summary and the version are printed without loading the machinery: people wait for them most often."""
     if args in ([], ["-h"], ["--help"]) and COMPLETE_VARIABLE not in os.environ:
         sys.stdout.write(summary())
+        return 0
+    if args == ["--version"]:
+        sys.stdout.write(f"{PROGRAM}  {__version__}\n")
         return 0
     from orgstead.cli.app import run
 

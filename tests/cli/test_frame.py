@@ -40,7 +40,7 @@ def test_the_summary_names_every_command_and_every_global_option(cli: Run) -> No
         assert f"  {name} " in text
     offered = {option for param in root.root().params for option in param.opts}
     named = {word.strip(",") for names, _ in OPTIONS for word in names.split() if word.startswith("-")}
-    assert named - {"-h", "--help"} == offered
+    assert named - {"-h", "--help", "--version"} == offered
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -51,10 +51,16 @@ def test_every_command_can_be_loaded_and_helps(name: str, cli: Run) -> None:
     assert f"orgstead {name}" in result.out
 
 
-def test_help_loads_no_machinery() -> None:
+def test_version_is_the_first_line_of_the_command_version(cli: Run) -> None:
+    done = subprocess.run([*ORGSTEAD, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == cli("version").out.splitlines()[:1]
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_loads_no_machinery(option: str) -> None:
     """What costs start-up time must not creep into the path of ``--help``."""
     script = (
-        "import sys; sys.argv = ['orgstead', '--help']; from orgstead.__main__ import main; main();"
+        f"import sys; sys.argv = ['orgstead', '{option}']; from orgstead.__main__ import main; main();"
         "print(sorted({'typer', 'rich', 'pydantic', 'asyncio', 'structlog', 'fastapi'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

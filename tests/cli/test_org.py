@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 import pytest
 
 from orgstead.cli import local
+from orgstead.errors import StorageFull
 from orgstead.storage import DEFAULT_URL, open_storage, tables
 from orgstead.storage.port import SystemScope, Transaction
+from orgstead.storage.sqlite import maintenance
 from tests.cli.conftest import ORGSTEAD, Result, Run
 
 Data = Callable[..., Any]
@@ -148,6 +151,10 @@ def test_upgrade_may_be_repeated_and_current_tells_the_version(data: Data) -> No
     assert "No" not in str(data("db", "current")["url"])
 
 
+def test_check_tells_programs_that_the_database_is_ready(data: Data) -> None:
+    assert data("db", "check")["status"] == "ready"
+
+
 def test_check_fails_with_6_on_a_database_that_is_not_there(cli: Run) -> None:
     result = cli("db", "check")
     assert result.code == 6
@@ -186,6 +193,20 @@ def test_nothing_is_no_backup(cli: Run, folder: Path) -> None:
     assert [path.name for path in folder.iterdir()] == ["empty.db"]
 
 
+def test_a_backup_that_finds_no_room_leaves_nothing(
+    data: Data, cli: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_connection: object, partial: Path) -> None:
+        partial.with_name(f"{partial.name}-journal").touch()
+        raise StorageFull
+
+    monkeypatch.setattr(maintenance, "_copy", full)
+    result = cli("db", "backup", "copy.db")
+    assert result.code == 8
+    assert "next: make room on the disk, then run the same command again\n" in result.err
+    assert [path.name for path in folder.iterdir()] == ["orgstead-data"]
+
+
 def test_a_file_of_another_program_stays_as_it_is(cli: Run, folder: Path) -> None:
     (folder / "letter.txt").write_text("Dear reader, this is no database. " * 20)
     with closing(sqlite3.connect(folder / "other.db")) as other:
@@ -222,6 +243,8 @@ def test_fsck_ends_with_6_until_what_it_found_is_repaired(data: Data, cli: Run) 
     assert [(row["id"], row["repaired"]) for row in json.loads(found.out)] == [("I6", False)]
     assert [(row["id"], row["repaired"]) for row in data("fsck", "--repair")] == [("I6", True)]
     assert data("fsck") == []
+    clean = cli("fsck")
+    assert (clean.code, clean.out, clean.err) == (0, "ID  SUBJECT  DETAIL  REPAIRED\n", "Everything agrees.\n")
 
 
 # --- doctor ---------------------------------------------------------------------------------------------------------
@@ -310,6 +333,23 @@ def test_doctor_gives_no_advice_that_would_lock_others_out(
         row for row in rows if row["check"] == "data folder" and row["status"] == "warn" and "Others" in row["detail"]
     ]
     assert [row["next"] for row in rows] == ["move the database to a folder of its own"]
+
+
+def test_doctor_sees_secrets_that_others_may_read(
+    data: Data, cli: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "key").write_text(token_urlsafe(48))
+    (folder / "orgstead.toml").write_text(f'signup = "token"\nsignup_token = "{token_urlsafe(48)}"\n')
+    monkeypatch.setenv("ORGSTEAD_SECRET_KEY_FILE", "key")
+    for mode, said in ((0o644, ["chmod 600 orgstead.toml", "chmod 600 key"]), (0o640, [])):
+        for name in ("key", "orgstead.toml"):
+            (folder / name).chmod(mode)
+        result = cli("doctor", "--json")
+        assert result.code == 0
+        assert [row["next"] for row in json.loads(result.out) if row["check"] == "secrets"] == said
+    (folder / "orgstead.toml").write_text('mode = "dev"\n')
+    (folder / "orgstead.toml").chmod(0o644)
+    assert "secrets" not in findings(cli("doctor", "--json"))
 
 
 @pytest.mark.parametrize("name", ["main.db", "main.db.lock"])

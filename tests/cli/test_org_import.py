@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from orgstead.cli import accounts
 from tests.cli.conftest import ORGSTEAD, Result, Run
 from tests.support import PROJECT
 
@@ -214,6 +215,19 @@ def test_a_full_disk_is_told_truly_and_the_next_step_works(cli: Run, folder: Pat
         assert [(int(row["line"]), row["result"]) for row in csv.DictReader(stream)] == results(result.out)
     assert cli("org", "import", "many.csv", "--report", "again.csv").code == 0
     assert cli("fsck", "--json").out == "[]\n"
+
+
+def test_quiet_hides_no_reason(cli: Run, folder: Path) -> None:
+    (folder / "in.csv").write_text("external_id,name\na,!!!\n", encoding="utf-8")
+    said = cli("org", "import", "in.csv", "-q").err
+    assert said.startswith("line 2: refused: ")
+    assert "error import.lines_refused: 1 of 1 lines was refused; everything else was done.\n" in said
+
+
+@pytest.mark.parametrize(("content", "lines"), [("", 0), ("h\n", 0), ("h\na", 1), ("h\na\nb\n", 2)])
+def test_progress_counts_towards_the_lines_behind_the_header(folder: Path, content: str, lines: int) -> None:
+    (folder / "in.csv").write_text(content)
+    assert accounts.count_lines(folder / "in.csv", header=True) == lines
 
 
 def test_the_next_step_after_refused_lines_can_be_taken(cli: Run, folder: Path) -> None:

@@ -47,7 +47,7 @@ class Account:
             if self._report:
                 self._report.writerow([csv_cell(outcome[column]) for column in self._columns])
             if outcome["result"] == REFUSED and self.totals[REFUSED] <= SHOWN_REFUSALS:
-                self._out.say(f"line {outcome['line']}: refused: {outcome['reason']}")
+                print(f"line {outcome['line']}: refused: {outcome['reason']}", file=sys.stderr)
         sys.stdout.flush()
 
     @contextmanager
@@ -93,7 +93,8 @@ class Account:
         """Raise ``LinesRefused`` if any was."""
         if refused := self.totals[REFUSED]:
             raise LinesRefused(
-                f"{refused} of {self.totals.total()} lines were refused; everything else was done.",
+                f"{refused} of {self.totals.total()} lines {'was' if refused == 1 else 'were'} refused; everything else"
+                " was done.",
                 next=f"mend those lines and {self._go_on()}"
                 if self._repeatable
                 else "import those lines alone, mended",
@@ -117,9 +118,12 @@ def report(path: Path | None, columns: Sequence[str]) -> Iterator[Any]:
         raise UsageError(f"The report cannot be written: {error.strerror}.") from None
 
 
-def count_lines(file: Path) -> int | None:
-    """How many lines a file has, about: what the progress bar counts towards."""
+def count_lines(file: Path, *, header: bool) -> int | None:
+    """How many lines a file has, about, but for its header: what the progress bar counts towards."""
     if not file.is_file():
         return None
+    count, last = 0, b"\n"
     with file.open("rb") as stream:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
+        while chunk := stream.read(1 << 20):
+            count, last = count + chunk.count(b"\n"), chunk[-1:]
+    return max(0, count + (last != b"\n") - header)

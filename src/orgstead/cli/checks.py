@@ -32,7 +32,7 @@ _RIGHTS = "give the account that runs orgstead the right to read and write it"
 async def examine(configuration: Configuration) -> list[Finding]:
     """Every check's findings, in a fixed order."""
     settings = configuration.settings
-    found = [_configuration(configuration), *_production(settings)]
+    found = [_configuration(configuration), *_secrets(configuration), *_production(settings)]
     try:
         database = describe(settings.database_url)
     except ConfigurationError as error:
@@ -49,6 +49,15 @@ def _configuration(configuration: Configuration) -> Finding:
     return ok(
         "configuration", f"Mode {configuration.settings.mode}; {len(configuration.sources)} settings of your own."
     )
+
+
+def _secrets(configuration: Configuration) -> list[Finding]:
+    """The files with secrets that everybody on this machine may read."""
+    return [
+        warn("secrets", f"Others on this machine may read {file}, which has a secret in it.", f"chmod 600 {file}")
+        for file in configuration.secret_files
+        if file.stat().st_mode & stat.S_IROTH
+    ]
 
 
 def _production(settings: Settings) -> list[Finding]:
@@ -194,9 +203,11 @@ async def _clock_against(storage: Storage) -> Finding:
     newest = await storage.read(SCOPE, operations.page, {}, after=None, limit=1)
     if newest and newest[0].created_at > datetime.now(UTC) + CLOCK_TOLERANCE:
         return fail(
-            "clock", "The database has entries from the future: a clock was wrong, or is.", "timedatectl status"
+            "clock of entries",
+            "The database has entries from the future: a clock was wrong, or is.",
+            "timedatectl status",
         )
-    return ok("clock", "No entry of the database is from the future.")
+    return ok("clock of entries", "No entry of the database is from the future.")
 
 
 def _clock() -> Finding:

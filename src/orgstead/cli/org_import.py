@@ -30,10 +30,12 @@ async def run(app: App, out: Output, file: Path, format: str | None, plan: str |
         kind_of(app.settings, plan)
     with ExitStack() as stack:
         stream = stack.enter_context(lines.opened(file))
-        read = lines.read(stream, format or lines.format_of(file), importing.COLUMNS, REQUIRED)
+        chosen = format or lines.format_of(file)
+        read = lines.read(stream, chosen, importing.COLUMNS, REQUIRED)
         write = stack.enter_context(accounts.report(report, COLUMNS))
         account = Account(out, COLUMNS, "organization_id", write)
-        advance = stack.enter_context(progress(out, "Importing organizations", accounts.count_lines(file)))
+        total = accounts.count_lines(file, header=chosen == lines.CSV)
+        advance = stack.enter_context(progress(out, "Importing organizations", total))
         with account.kept(RESULTS):
             async for outcomes in importing.import_organizations(app, read, OPERATOR, plan=plan):
                 account.take([asdict(outcome) for outcome in outcomes])

@@ -49,7 +49,8 @@ async def run(
         write = stack.enter_context(accounts.report(report, COLUMNS))
         repeatable = how.id_column is not None or how.format == record_lines.RECORDS
         account = Account(out, COLUMNS, "record_id", write, repeatable=repeatable)
-        advance = stack.enter_context(progress(out, "Importing records", accounts.count_lines(file)))
+        total = accounts.count_lines(file, header=how.format == lines.CSV)
+        advance = stack.enter_context(progress(out, "Importing records", total))
         with account.kept(tuple(Result)):
             async for outcomes in _outcomes(app, collection, read, where):
                 account.take(outcomes)

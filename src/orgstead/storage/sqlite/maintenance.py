@@ -6,7 +6,7 @@ import hashlib
 import os
 import sqlite3
 import stat
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +94,8 @@ def backup(connection: sqlite3.Connection, target: str) -> None:
     except FileExistsError:
         raise _exists() from None
     finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
+        for left in (partial, partial.with_name(partial.name + "-journal")):
+            left.unlink(missing_ok=True)
 
 
 def _copy(connection: sqlite3.Connection, partial: Path) -> None:
