@@ -30,7 +30,7 @@ MODULES: Mapping[str, str] = {
     PORT: "storage.port storage.tables",
     ENGINES: (
         "storage.codec storage.examination storage.gathering storage.migrations storage.mongodb storage.postgres"
-        " storage.space_names storage.sqlite storage.unit"
+        " storage.space_names storage.sqlite storage.unit storage.unreached"
     ),
     OPENER: "storage",
     USE_CASES: (

@@ -115,7 +115,7 @@ def test_what_it_shows_with_the_service_stopped(tmp_path: Path) -> None:
     assert "owner@mueller.example.com" in run(password, tmp_path)
     *_, again, there, too_many = objects(run(data, tmp_path))
     assert [o["result"] for o in (again, there, too_many)] == ["exists", "exists", "refused"]
-    assert "allows 1 records" in too_many["reason"]
+    assert "allows 1 record and" in too_many["reason"]
     assert (tmp_path / "scratch" / "crm-1.zip").is_file()
     assert {path.name for path in tmp_path.iterdir()} <= set(IGNORED), "nothing for git to see"
     before, serve, after = production.partition("orgstead serve\n")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine, Iterable
 from functools import cached_property
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -34,10 +34,10 @@ KEY_FILE = "secret.key"
 """Name of the key file that dev mode makes in the data folder."""
 
 
-async def open_directory(settings: Settings, *, writable: bool) -> Storage:
+async def open_directory(settings: Settings, *, writable: bool, make: bool = True) -> Storage:
     """The database that the settings name, as ``open_storage`` opens it."""
     migration_url = settings.migration_url.get_secret_value() if settings.migration_url else None
-    return await open_storage(settings.database_url, migration_url=migration_url, writable=writable)
+    return await open_storage(settings.database_url, migration_url=migration_url, writable=writable, make=make)
 
 
 class App:
@@ -62,10 +62,18 @@ class App:
 
     @classmethod
     async def open(
-        cls, settings: Settings, *, writable: bool = True, clock: kit.Clock = kit.now, processes: int = 1
+        cls,
+        settings: Settings,
+        *,
+        writable: bool = True,
+        make: bool = True,
+        clock: kit.Clock = kit.now,
+        processes: int = 1,
     ) -> Self:
-        """Open the database. Raises ``ConfigurationError`` and its kin when that cannot work."""
-        return cls(settings, await open_directory(settings, writable=writable), clock=clock, processes=processes)
+        """Open the database, as ``open_storage`` does; raises what that raises."""
+        return cls(
+            settings, await open_directory(settings, writable=writable, make=make), clock=clock, processes=processes
+        )
 
     async def check(self) -> None:
         """Raise ``ConfigurationError`` unless the service could serve: schema, keys, password hashing."""
@@ -106,6 +114,18 @@ class App:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+    async def one_by_one(self, works: Iterable[Coroutine[Any, Any, T]]) -> AsyncGenerator[T, None]:
+        """The result of each work, done one after the other and each to its end: whoever is cancelled while one runs
+        still gets its result, and is cancelled then."""
+        for work in works:
+            task = self.in_background(work)
+            try:
+                result = await asyncio.shield(task)
+            except asyncio.CancelledError:
+                yield await task
+                raise
+            yield result
 
     # --- secrets ----------------------------------------------------------------------------------------------------
 

@@ -33,11 +33,13 @@ MAX_FILE_BYTES = 65_536
 
 @dataclass(frozen=True)
 class Configuration:
-    """The settings, where each value that is not a default came from (by dotted path), and what to warn about."""
+    """The settings, where each value that is not a default came from (by dotted path), what to warn about, and the
+    files that secrets were read from."""
 
     settings: Settings
     sources: Mapping[str, str]
     warnings: tuple[str, ...]
+    secret_files: tuple[Path, ...] = ()
 
     def source_of(self, path: str) -> str:
         return self.sources.get(path, "default")
@@ -71,7 +73,7 @@ def load(
         for path in _leaves(layer):
             sources[path] = variable_of(path) + label if is_variable else label
     try:
-        return Configuration(Settings(**values), sources, warnings)
+        return Configuration(Settings(**values), sources, warnings, _secret_files(environ, from_files, layers[0]))
     except ValidationError as error:
         raise ConfigurationError(_explain(error, sources), next="orgstead config docs") from None
 
@@ -90,9 +92,22 @@ def _sorted_out(environ: Mapping[str, str]) -> tuple[dict[str, str], dict[str, s
         elif name.endswith("_FILE") and _known(name.removesuffix("_FILE"), known):
             from_files[name.removesuffix("_FILE")] = _content(name, Path(value))
         else:
-            near = get_close_matches(name, known, n=1)
-            warnings.append(f"{name} is not a setting" + (f"; did you mean {near[0]}?" if near else "."))
+            near = get_close_matches(name.removeprefix(PREFIX), [one.removeprefix(PREFIX) for one in known], n=1)
+            warnings.append(f"{name} is not a setting" + (f"; did you mean {PREFIX}{near[0]}?" if near else "."))
     return variables, from_files, tuple(warnings)
+
+
+def _secret_files(
+    environ: Mapping[str, str], from_files: Mapping[str, str], toml: tuple[Mapping[str, Any], str, bool]
+) -> tuple[Path, ...]:
+    """The files that a setting which is secret, or a database's URL with a password, was read from."""
+    layer, file, _ = toml
+    secrets = [setting for setting in describe() if setting.secret]
+    named = [one.variable for one in secrets if one.variable in from_files]
+    if "@" in from_files.get(variable_of("database_url"), ""):
+        named.append(variable_of("database_url"))
+    in_toml = {one.path for one in secrets} & set(_leaves(layer)) or "@" in str(layer.get("database_url", ""))
+    return (*([Path(file)] if in_toml else []), *(Path(environ[f"{variable}_FILE"]) for variable in named))
 
 
 def _known(name: str, known: set[str]) -> bool:
@@ -180,6 +195,9 @@ def _explain(error: ValidationError, sources: Mapping[str, str]) -> str:
         path = ".".join(str(part) for part in fault["loc"])
         source = sources.get(path) or next((s for p, s in sources.items() if p.startswith(f"{path}.")), None)
         said = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "model_type":
+            first = next((name for name in allowed if name.startswith(f"{path}.")), path)
+            said = f"it is a table of settings, such as {first}"
         if not path:
             sentences.append(f"{said}.")
         elif fault["type"] == "extra_forbidden":

@@ -2,12 +2,12 @@
 
 Every line gets an outcome, in order. A line whose external id is there already changes nothing, so an import that was
 interrupted is simply run again. Lines are written in batches: one transaction for the intents of a batch, the spaces
-side by side, one transaction that activates them; a process that dies leaves operations that any other completes.
+side by side, one transaction that activates them; a process that dies, like a disk that fills up, leaves operations
+that any other completes.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -36,12 +36,18 @@ NO_PASSWORD = "!"  # noqa: S105  # not a password: the hash that none matches
 """The password hash of an account that somebody else made; its owner cannot log in until a password is set."""
 
 
+RUN_AGAIN = "Its space is still to be made: running the import again completes it."
+LEFT_TO_WORKERS = "Its space is still to be made: the service's background work completes it."
+
+
 class Result(StrEnum):
     CREATED = "created"
     EXISTS = "exists"
     RENAMED = "renamed"
     """Created under a numbered slug, because the plain one is taken or reserved."""
     REFUSED = "refused"
+    BEGUN = "begun"
+    """Written down, but kept from being completed by what stopped the import."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +61,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of a line. ``reason`` says why it was renamed or refused."""
+    """What became of a line. ``reason`` says why it was renamed, refused or only begun."""
 
     line: int
     external_id: str
@@ -83,18 +89,24 @@ async def import_organizations(
     """Create what the lines ask for; yield the outcomes of each batch once they are durable.
 
     ``plan`` is for lines that name none (default: the setting ``default_plan``). Raises only what stops the whole
-    import, such as a full disk; what was yielded before stays done. A batch that has begun is finished even when the
-    caller is cancelled; ``App.close`` waits for it.
+    import, such as a full disk, after the outcomes of what is durable; of what follows them nothing was written. A
+    batch that has begun is finished, and its outcomes yielded, even when the caller is cancelled.
     """
     await resuming.adopt_left_behind(app)
     remaining = iter(lines)
     numbers: dict[str, int] = {}
-    while batch := list(islice(remaining, BATCH)):
-        work = _import_batch(app, batch, actor, plan or app.settings.default_plan, numbers)
-        yield await asyncio.shield(app.in_background(work))
+    batches = iter(lambda: list(islice(remaining, BATCH)), [])
+    works = (_import_batch(app, batch, actor, plan or app.settings.default_plan, numbers) for batch in batches)
+    async for outcomes, failure in app.one_by_one(works):
+        yield outcomes
+        if failure:
+            raise failure
 
 
-async def _import_batch(app: App, batch: list[Line], actor: Actor, plan: str, numbers: dict[str, int]) -> list[Outcome]:
+async def _import_batch(
+    app: App, batch: list[Line], actor: Actor, plan: str, numbers: dict[str, int]
+) -> tuple[list[Outcome], Unavailable | None]:
+    """The outcome of each line, and what kept some from being completed and would keep others."""
     outcomes: dict[int, Outcome] = {}
     wanted: list[_Wanted] = []
     for line in batch:
@@ -104,12 +116,16 @@ async def _import_batch(app: App, batch: list[Line], actor: Actor, plan: str, nu
             outcomes[line.number] = _refused(line.number, line.fields.get("external_id") or "", error)
     written = await _written(app, wanted, actor, numbers)
     errors = await operations.drive_together(app, [operation for _, operation in written if operation])
+    stopped: Unavailable | None = None
     for outcome, operation in written:
         failure = errors.get(operation.id) if operation else None
         if isinstance(failure, Unavailable):
-            raise failure
-        outcomes[outcome.line] = _refused(outcome.line, outcome.external_id, failure) if failure else outcome
-    return [outcomes[line.number] for line in batch]
+            stopped = failure
+            reason = RUN_AGAIN if app.is_only_writer else LEFT_TO_WORKERS
+            outcomes[outcome.line] = replace(outcome, result=Result.BEGUN, reason=reason)
+        else:
+            outcomes[outcome.line] = _refused(outcome.line, outcome.external_id, failure) if failure else outcome
+    return [outcomes[line.number] for line in batch], stopped
 
 
 async def _written(

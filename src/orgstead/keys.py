@@ -6,6 +6,7 @@ purpose is ever accepted for another. Keys are parsed once, when the service sta
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
@@ -142,7 +143,8 @@ def load_or_create_key_file(path: Path) -> str:
             content = file.read(4096)
     except OSError as error:
         raise ConfigurationError(
-            f"The key file {path} cannot be read or made: {error.strerror}.", next=NEXT_KEY
+            f"The key file {path} cannot be read or made: {error.strerror}.",
+            next="make room on the disk" if error.errno in (errno.ENOSPC, errno.EDQUOT) else NEXT_KEY,
         ) from error
     _refuse_shared(path, mode)
     return _checked_secret(content).decode("utf-8", "replace")

@@ -7,7 +7,6 @@ each in one transaction; a line that is refused does not keep the others of its 
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -62,15 +61,15 @@ async def import_records(
     """Create a record of each line; yield the outcomes of each batch once they are durable.
 
     Raises ``InvalidDefinition`` for the collection's name and what stops the whole import, such as a full disk or a
-    space that is being moved; what was yielded before stays done. A batch that has begun is finished even when the
-    caller is cancelled; ``App.close`` waits for it.
+    space that is being moved; what was yielded before stays done. A batch that has begun is finished, and its outcomes
+    yielded, even when the caller is cancelled.
     """
     record_definitions.checked_name(collection)
     remaining = iter(lines)
-    while batch := _batch(remaining):
-        now = replace(terms, at=app.clock())
-        work = _import_batch(app, placement, collection, batch, now)
-        yield await asyncio.shield(app.in_background(work))
+    batches = iter(lambda: _batch(remaining), [])
+    works = (_import_batch(app, placement, collection, batch, replace(terms, at=app.clock())) for batch in batches)
+    async for outcomes in app.one_by_one(works):
+        yield outcomes
 
 
 def _batch(lines: Iterable[Line]) -> list[Line]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from orgstead import kit, organizations, record_definitions, record_import
 from orgstead.audit import Actor
-from orgstead.errors import NotFound, PlacementMoved
+from orgstead.errors import NotFound, PlacementMoved, Unavailable
 from orgstead.model import OrganizationStatus
 from orgstead.organizations import Located
 from orgstead.record_batches import terms_of
@@ -61,13 +61,18 @@ async def import_records(
     """Create a record of each line in its organization's collection; yield the outcomes of each window once they are
     durable.
 
-    Raises ``InvalidDefinition`` for the collection's name and what stops the whole import, such as a full disk; what
-    was yielded before stays done. A window that has begun is finished even when the caller is cancelled.
+    Raises ``InvalidDefinition`` for the collection's name and what stops the whole import, such as a full disk, after
+    the outcomes of the window that it stopped; of what follows them nothing was written. A window that has begun is
+    finished, and its outcomes yielded, even when the caller is cancelled.
     """
     record_definitions.checked_name(collection)
     remaining = iter(lines)
-    while window := _window(remaining):
-        yield await asyncio.shield(app.in_background(_import_window(app, collection, window, actor)))
+    windows = iter(lambda: _window(remaining), [])
+    works = (_import_window(app, collection, window, actor) for window in windows)
+    async for told, failure in app.one_by_one(works):
+        yield told
+        if failure:
+            raise failure
 
 
 def _window(lines: Iterable[Addressed]) -> list[Addressed]:
@@ -81,21 +86,25 @@ def _window(lines: Iterable[Addressed]) -> list[Addressed]:
     return window
 
 
-async def _import_window(app: App, collection: str, window: Sequence[Addressed], actor: Actor) -> list[Told]:
+async def _import_window(
+    app: App, collection: str, window: Sequence[Addressed], actor: Actor
+) -> tuple[list[Told], Unavailable | None]:
+    """What became of the lines, and what stopped some of them and would stop others."""
     groups: dict[str, list[Line]] = {}
     for addressed in window:
         groups.setdefault(addressed.organization, []).append(addressed.line)
     found = await located(app, [name for name in groups if name])
     room = asyncio.Semaphore(SIDE_BY_SIDE)
 
-    async def group(name: str, lines: Sequence[Line]) -> list[Outcome]:
+    async def group(name: str, lines: Sequence[Line]) -> tuple[list[Outcome], Unavailable | None]:
         async with room:
             return await _import_group(app, collection, found.get(name), lines, actor)
 
     ended = await kit.all_of(group(*item) for item in groups.items())
-    outcomes = {outcome.line: outcome for result in ended for outcome in result}
+    outcomes = {outcome.line: outcome for result, _ in ended for outcome in result}
     ids = {name: one.organization.id for name, one in found.items()}
-    return [Told(one.organization, ids.get(one.organization), outcomes[one.line.number]) for one in window]
+    told = [Told(one.organization, ids.get(one.organization), outcomes[one.line.number]) for one in window]
+    return told, next((failure for _, failure in ended if failure), None)
 
 
 async def located(app: App, names: Sequence[str]) -> Mapping[str, Located]:
@@ -108,13 +117,13 @@ async def located(app: App, names: Sequence[str]) -> Mapping[str, Located]:
 
 async def _import_group(
     app: App, collection: str, where: Located | None, lines: Sequence[Line], actor: Actor
-) -> list[Outcome]:
+) -> tuple[list[Outcome], Unavailable | None]:
     """The lines of one organization, in transactions of their own."""
     if where is None:
-        return _refused(lines, "There is no organization of this id, slug or external id.")
+        return _refused(lines, "There is no organization of this id, slug or external id."), None
     organization = where.organization
     if organization.status not in WRITABLE:
-        return _refused(lines, f"The organization is {organization.status}.")
+        return _refused(lines, f"The organization is {organization.status}."), None
     terms = terms_of(app.settings, organization.plan, actor, app.clock())
     outcomes: list[Outcome] = []
     try:
@@ -122,7 +131,9 @@ async def _import_group(
             outcomes += batch
     except (PlacementMoved, NotFound):
         outcomes += _refused(lines[len(outcomes) :], "The organization's data is being moved or removed; try again.")
-    return outcomes
+    except Unavailable as failure:
+        return outcomes + _refused(lines[len(outcomes) :], "It was not written, because the import stopped."), failure
+    return outcomes, None
 
 
 def _refused(lines: Sequence[Line], reason: str) -> list[Outcome]:

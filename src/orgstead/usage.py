@@ -75,6 +75,7 @@ def admit(limits: Limits, used: Mapping[str, int], deltas: Mapping[str, int]) ->
 def exceeded(what: str, limit: int, used: int) -> QuotaExceeded:
     """The refusal: it says which limit is in the way, how much is used, and what would help."""
     name = what.replace("api_keys", "API keys")
+    name = name.removesuffix("s") if limit == 1 else name
     return QuotaExceeded(
         f"The organization's plan allows {limit} {name} and it has {used}, so this would be too much:"
         f" {_RELIEF.get(what, 'delete something')},"

@@ -42,7 +42,7 @@ def test_the_summary_names_every_command_and_every_global_option(cli: Run) -> No
         assert f"  {name} " in text
     offered = {option for param in root.root().params for option in param.opts}
     named = {word.strip(",") for names, _ in OPTIONS for word in names.split() if word.startswith("-")}
-    assert named - {"-h", "--help"} == offered
+    assert named - {"-h", "--help", "--version"} == offered
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -53,10 +53,16 @@ def test_every_command_can_be_loaded_and_helps(name: str, cli: Run) -> None:
     assert f"orgstead {name}" in result.out
 
 
-def test_help_loads_no_machinery() -> None:
+def test_version_is_the_first_line_of_the_command_version(cli: Run) -> None:
+    done = subprocess.run([*ORGSTEAD, "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == cli("version").out.splitlines()[:1]
+
+
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_loads_no_machinery(option: str) -> None:
     """What costs start-up time must not creep into the path of ``--help``."""
     script = (
-        "import sys; sys.argv = ['orgstead', '--help']; from orgstead.__main__ import main; main();"
+        f"import sys; sys.argv = ['orgstead', '{option}']; from orgstead.__main__ import main; main();"
         "print(sorted({'typer', 'rich', 'pydantic', 'asyncio', 'structlog', 'fastapi'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
@@ -210,6 +216,16 @@ def test_an_output_that_is_full_is_told_without_a_trace(args: tuple[str, ...], f
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*ORGSTEAD, *args], stdout=full, stderr=subprocess.PIPE, cwd=folder, check=False)
     assert done.stderr == b"error output.failed: The output cannot be written: No space left on device.\n"
+    assert done.returncode == 1
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&- >&-"])
+@pytest.mark.parametrize("args", ["--help", "version", "org list"])
+def test_an_output_that_is_closed_is_told_without_a_trace(args: str, closed: str, cli: Run, folder: Path) -> None:
+    assert cli("db", "upgrade").code == 0
+    command = f"{' '.join(ORGSTEAD)} {args} {closed}"
+    done = subprocess.run(command, shell=True, stderr=subprocess.PIPE, text=True, cwd=folder, check=False)
+    assert done.stderr == "error output.failed: The output cannot be written: Bad file descriptor.\n"
     assert done.returncode == 1
 
 

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from secrets import token_urlsafe
 from typing import Any
 
 import pytest
 
 from orgstead.cli import local
+from orgstead.errors import StorageFull
 from orgstead.storage import DEFAULT_URL, open_storage, tables
 from orgstead.storage.port import SystemScope, Transaction
+from orgstead.storage.sqlite import maintenance
 from tests.cli.conftest import ORGSTEAD, Result, Run
 
 Data = Callable[..., Any]
@@ -145,11 +151,70 @@ def test_upgrade_may_be_repeated_and_current_tells_the_version(data: Data) -> No
     assert "No" not in str(data("db", "current")["url"])
 
 
+def test_check_tells_programs_that_the_database_is_ready(data: Data) -> None:
+    assert data("db", "check")["status"] == "ready"
+
+
 def test_check_fails_with_6_on_a_database_that_is_not_there(cli: Run) -> None:
     result = cli("db", "check")
     assert result.code == 6
     assert result.err.startswith("error ")
     assert "next: " in result.err
+
+
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("serve",),
+        ("serve", "--role", "worker"),
+        ("worker",),
+        ("org", "list"),
+        ("org", "create", "Acme"),
+        ("org", "delete", "acme", "--yes"),
+        ("org", "import", "in.csv"),
+        ("demo", "load"),
+        ("demo", "drop", "--yes"),
+        ("fsck", "--repair"),
+        ("db", "backup", "copy.db"),
+    ],
+    ids=" ".join,
+)
+def test_only_up_and_upgrade_make_a_database(args: tuple[str, ...], cli: Run, folder: Path) -> None:
+    (folder / "in.csv").write_text("external_id,name\n")
+    result = cli(*args)
+    assert (result.code, result.out) == (1, "")
+    assert result.err.startswith("error configuration.invalid: There is no database at ")
+    assert [path.name for path in folder.iterdir()] == ["in.csv"]
+
+
+def test_nothing_is_no_backup(cli: Run, folder: Path) -> None:
+    (folder / "empty.db").touch()
+    refused(cli("db", "backup", "copy.db", "--database-url", "sqlite:///empty.db"), 1, "configuration.invalid")
+    assert [path.name for path in folder.iterdir()] == ["empty.db"]
+
+
+def test_a_backup_that_finds_no_room_leaves_nothing(
+    data: Data, cli: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_connection: object, partial: Path) -> None:
+        partial.with_name(f"{partial.name}-journal").touch()
+        raise StorageFull
+
+    monkeypatch.setattr(maintenance, "_copy", full)
+    result = cli("db", "backup", "copy.db")
+    assert result.code == 8
+    assert "next: make room on the disk, then run the same command again\n" in result.err
+    assert [path.name for path in folder.iterdir()] == ["orgstead-data"]
+
+
+def test_a_file_of_another_program_stays_as_it_is(cli: Run, folder: Path) -> None:
+    (folder / "letter.txt").write_text("Dear reader, this is no database. " * 20)
+    with closing(sqlite3.connect(folder / "other.db")) as other:
+        other.execute("CREATE TABLE theirs (id)")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for name in before:
+        refused(cli("db", "upgrade", "--database-url", f"sqlite:///{name}"), 1, "configuration.invalid")
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_backup_is_a_database(data: Data, cli: Run, folder: Path) -> None:
@@ -178,6 +243,8 @@ def test_fsck_ends_with_6_until_what_it_found_is_repaired(data: Data, cli: Run) 
     assert [(row["id"], row["repaired"]) for row in json.loads(found.out)] == [("I6", False)]
     assert [(row["id"], row["repaired"]) for row in data("fsck", "--repair")] == [("I6", True)]
     assert data("fsck") == []
+    clean = cli("fsck")
+    assert (clean.code, clean.out, clean.err) == (0, "ID  SUBJECT  DETAIL  REPAIRED\n", "Everything agrees.\n")
 
 
 # --- doctor ---------------------------------------------------------------------------------------------------------
@@ -238,6 +305,66 @@ def test_doctor_sees_rights_of_others(data: Data, cli: Run, folder: Path) -> Non
     (folder / "orgstead-data" / "main.db").chmod(0o644)
     found = findings(cli("doctor", "--json"))
     assert (found["data folder"], found["rights"]) == ({"warn"}, {"warn"})
+    (row,) = (row for row in json.loads(cli("doctor", "--json").out) if row["check"] == "data folder")
+    assert row["next"] == "chmod 700 orgstead-data"
+
+
+@pytest.mark.parametrize(
+    "place",
+    [Path.cwd().root, ".", "..", "sticky", "foreign", "/tmp"],
+    ids=["root", "here", "above", "sticky", "foreign", "tmp"],
+)
+def test_doctor_gives_no_advice_that_would_lock_others_out(
+    place: str, cli: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = folder / "here"
+    here.mkdir(mode=0o755)
+    monkeypatch.chdir(here)
+    for name in ("sticky", "foreign"):
+        (here / name).mkdir()
+        (here / name).chmod(0o1755 if name == "sticky" else 0o755)
+    for path in (folder, here):
+        path.chmod(0o755)
+    if place == "foreign":
+        monkeypatch.setattr(os, "geteuid", lambda: 4711)
+    url = f"sqlite:///{Path(place) / 'main.db'}"
+    rows = json.loads(cli("doctor", "--json", "--database-url", url).out)
+    rows = [
+        row for row in rows if row["check"] == "data folder" and row["status"] == "warn" and "Others" in row["detail"]
+    ]
+    assert [row["next"] for row in rows] == ["move the database to a folder of its own"]
+
+
+def test_doctor_sees_secrets_that_others_may_read(
+    data: Data, cli: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "key").write_text(token_urlsafe(48))
+    (folder / "orgstead.toml").write_text(f'signup = "token"\nsignup_token = "{token_urlsafe(48)}"\n')
+    monkeypatch.setenv("ORGSTEAD_SECRET_KEY_FILE", "key")
+    for mode, said in ((0o644, ["chmod 600 orgstead.toml", "chmod 600 key"]), (0o640, [])):
+        for name in ("key", "orgstead.toml"):
+            (folder / name).chmod(mode)
+        result = cli("doctor", "--json")
+        assert result.code == 0
+        assert [row["next"] for row in json.loads(result.out) if row["check"] == "secrets"] == said
+    (folder / "orgstead.toml").write_text('mode = "dev"\n')
+    (folder / "orgstead.toml").chmod(0o644)
+    assert "secrets" not in findings(cli("doctor", "--json"))
+
+
+@pytest.mark.parametrize("name", ["main.db", "main.db.lock"])
+def test_doctor_sees_a_file_that_cannot_be_written(
+    name: str, data: Data, cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    allowed = os.access
+
+    def access(path: Any, mode: int, **options: Any) -> bool:
+        return allowed(path, mode, **options) and not (mode & os.W_OK and Path(path).name == name)
+
+    monkeypatch.setattr(os, "access", access)
+    result = cli("doctor", "--json")
+    assert result.code == 6
+    assert "fail" in findings(result)["database"]
 
 
 # --- demo -----------------------------------------------------------------------------------------------------------

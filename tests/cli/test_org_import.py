@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import signal
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.cli.conftest import ORGSTEAD, Run
+from orgstead.cli import accounts
+from tests.cli.conftest import ORGSTEAD, Result, Run
 from tests.support import PROJECT
 
 HARD_NAMES = PROJECT / "tests" / "data" / "hard_names.csv"
@@ -96,6 +98,63 @@ def test_json_lines_from_standard_input(cli: Run, monkeypatch: pytest.MonkeyPatc
     assert json.loads(cli("org", "get", "acme", "--json").out)["plan"] == "pro"
 
 
+@pytest.mark.parametrize("command", [("org", "import"), ("record", "import", "--org", "acme", "-c", "goods")])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("external_id,näme\n1,Ä\n".encode("latin-1"), "Line 1 of the file is not UTF-8 text."),
+        ("external_id,name\n1,A\n".encode("utf-16"), "Line 1 of the file is not UTF-8 text."),
+        ("external_id,name\n1,A\n".encode("utf-16-le"), "Line 1 of the file is not UTF-8 text."),
+        (b"external_id;name\n1;A\n", "The first line separates columns by semicolons; an import reads commas."),
+        (b"external_id\tname\n1\tA\n", "The first line separates columns by tabs; an import reads commas."),
+    ],
+)
+def test_another_encoding_or_separator_is_said_at_once(
+    cli: Run, folder: Path, command: tuple[str, ...], content: bytes, said: str
+) -> None:
+    assert cli("org", "create", "Acme").code == 0
+    (folder / "in.csv").write_bytes(content)
+    result = cli(*command, "in.csv")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"error usage: {said}\nnext: save ")
+
+
+@pytest.mark.parametrize("command", [("org", "import"), ("record", "import", "--org", "acme", "-c", "goods")])
+@pytest.mark.parametrize("form", ["csv", "jsonl"])
+def test_a_line_in_another_encoding_is_said_to_be_that(
+    cli: Run, folder: Path, command: tuple[str, ...], form: str
+) -> None:
+    assert cli("org", "create", "Acme").code == 0
+    text = "external_id,name\na,Ä\nb,B\n" if form == "csv" else '{"external_id": "a", "name": "Ä"}\n'
+    (folder / f"in.{form}").write_bytes(text.encode("latin-1"))
+    for result in (
+        cli(*command, f"in.{form}"),
+        subprocess.run(
+            [*ORGSTEAD, *command, "-", "--format", form],
+            input=text.encode("latin-1"),
+            capture_output=True,
+            env={**os.environ, "LC_ALL": "C.UTF-8"},
+            check=False,
+        ),
+    ):
+        said = result.err if isinstance(result, Result) else result.stderr.decode()
+        assert f"line {2 if form == 'csv' else 1}: refused: The line is not UTF-8 text.\n" in said
+        assert "error import.lines_refused: " in said
+
+
+def test_columns_that_are_not_known_are_named(cli: Run, folder: Path) -> None:
+    (folder / "in.csv").write_text("external_id,name,colour,size\x1b[2J\n", encoding="utf-8")
+    assert "does not know: colour, size\\x1b[2j.\n" in cli("org", "import", "in.csv").err
+
+
+@pytest.mark.parametrize("content", [b"", b"nothing of the kind", b"PK\x03\x04" + bytes(100)])
+def test_what_is_named_like_an_archive_and_is_none_is_said_to_be_none(cli: Run, folder: Path, content: bytes) -> None:
+    (folder / "acme.zip").write_bytes(content)
+    result = cli("org", "import", "acme.zip")
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith("error archive.invalid: ")
+
+
 @pytest.mark.parametrize(
     ("content", "args"),
     [
@@ -139,20 +198,65 @@ def test_totals_are_the_table_and_formulas_are_neutralized(cli: Run, folder: Pat
     assert "'=1+1" in (folder / "out.csv").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("pages", [380, 440])  # between two batches, and where a batch is but begun
+def test_a_full_disk_is_told_truly_and_the_next_step_works(cli: Run, folder: Path, pages: int) -> None:
+    with (folder / "many.csv").open("w", encoding="utf-8") as stream:
+        stream.write("external_id,name\n")
+        stream.writelines(f"x-{number},Company Number {number}\n" for number in range(2_000))
+    small = ("--database-url", f"sqlite:///orgstead-data/main.db?max_pages={pages}")
+    result = cli("org", "import", "many.csv", "-o", "jsonl", "--report", "report.csv", *small)
+    assert result.code == 8
+    assert "nothing was changed" not in result.err
+    assert "next: make room, then run the same command again, with another file for --report" in result.err
+    status = {o["id"]: o["status"] for o in json.loads(cli("org", "list", "--json").out)}
+    outcomes = [json.loads(line) for line in result.out.splitlines()]
+    assert status == {o["organization_id"]: "active" if o["result"] == "created" else "provisioning" for o in outcomes}
+    with (folder / "report.csv").open(encoding="utf-8", newline="") as stream:
+        assert [(int(row["line"]), row["result"]) for row in csv.DictReader(stream)] == results(result.out)
+    assert cli("org", "import", "many.csv", "--report", "again.csv").code == 0
+    assert cli("fsck", "--json").out == "[]\n"
+
+
+def test_quiet_hides_no_reason(cli: Run, folder: Path) -> None:
+    (folder / "in.csv").write_text("external_id,name\na,!!!\n", encoding="utf-8")
+    said = cli("org", "import", "in.csv", "-q").err
+    assert said.startswith("line 2: refused: ")
+    assert "error import.lines_refused: 1 of 1 lines was refused; everything else was done.\n" in said
+
+
+@pytest.mark.parametrize(("content", "lines"), [("", 0), ("h\n", 0), ("h\na", 1), ("h\na\nb\n", 2)])
+def test_progress_counts_towards_the_lines_behind_the_header(folder: Path, content: str, lines: int) -> None:
+    (folder / "in.csv").write_text(content)
+    assert accounts.count_lines(folder / "in.csv", header=True) == lines
+
+
+def test_the_next_step_after_refused_lines_can_be_taken(cli: Run, folder: Path) -> None:
+    (folder / "in.csv").write_text("external_id,name\na,Acme\nb,!!!\n", encoding="utf-8")
+    assert "run the same command again: " in cli("org", "import", "in.csv").err
+    result = cli("org", "import", "in.csv", "--report", "report.csv")
+    assert "run the same command again, with another file for --report: " in result.err
+
+
 def test_ctrl_c_keeps_what_was_said_to_be_done_and_the_next_run_completes_it(cli: Run, folder: Path) -> None:
     total = 5_000
     with (folder / "many.csv").open("w", encoding="utf-8") as stream:
         stream.write("external_id,name\n")
         stream.writelines(f"x-{number},Company Number {number}\n" for number in range(total))
-    command = [*ORGSTEAD, "org", "import", "many.csv", "-o", "jsonl"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    command = [*ORGSTEAD, "org", "import", "many.csv", "-o", "jsonl", "-q"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
+        assert process.stderr is not None
         said = [json.loads(process.stdout.readline())]
         process.send_signal(signal.SIGINT)
         said += [json.loads(line) for line in process.stdout]
+        errors = process.stderr.read()
         process.wait(timeout=60)
     assert process.returncode == 130
     assert 0 < len(said) < total
+    assert errors.startswith("interrupted: ")
+    assert "next: run the same command again: what is there already" in errors
+    listed = [o["id"] for o in json.loads(cli("org", "list", "--json").out)]
+    assert sorted(listed) == sorted(o["organization_id"] for o in said), "all that was saved is in the account"
 
     again = cli("org", "import", "many.csv", "-o", "jsonl")
     assert again.code == 0

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import json
 import secrets
+import socketserver
 import subprocess
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from pydantic import SecretStr
+from pymongo.errors import ServerSelectionTimeoutError
 
 from orgstead.cli.up import Start, told
 from orgstead.settings import Settings
+from orgstead.storage import unreached
+from orgstead.storage.mongodb import failures
 from tests.cli.conftest import ORGSTEAD, Result, Run
 from tests.cli.test_up import API, FREE_PORTS, MANAGEMENT, running
 from tests.engines import new_database
@@ -50,8 +56,78 @@ def test_a_server_that_does_not_answer_is_unavailable(args: tuple[str, ...], cli
     result = cli(*args, "--database-url", NOWHERE)
     assert (result.code, result.out) == (8, "")
     assert result.err == (
-        "error storage.unavailable: The database did not answer; nothing was changed.\nnext: orgstead doctor\n"
+        "error storage.unavailable: The database did not answer: the connection was refused, so nothing listens there."
+        " Nothing was changed.\nnext: orgstead doctor\n"
     )
+
+
+@contextmanager
+def answering(answer: bytes | None) -> Iterator[str]:
+    """Host and port of a server that says this to everybody and goes; None: says nothing, and stays."""
+    over = threading.Event()
+
+    class Handler(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            if answer is None:
+                over.wait()
+                return
+            with suppress(OSError):
+                self.request.recv(4096)
+                self.request.sendall(answer)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        thread.start()
+        try:
+            yield f"127.0.0.1:{server.server_address[1]}"
+        finally:
+            over.set()
+            server.shutdown()
+
+
+HTTP = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ("no-such-host.invalid:1", "the name of its host is unknown"),
+        (None, "nothing came back in time"),
+        (b"", "the connection was cut; what listens there may be another kind of server"),
+        (HTTP, "what listens there is another kind of server"),
+    ],
+    ids=["unknown", "silent", "cut", "http"],
+)
+def test_why_a_server_cannot_be_reached_is_said(where: str | bytes | None, said: str, cli: Run) -> None:
+    with nullcontext(where) if isinstance(where, str) else answering(where) as place:
+        url = f"postgresql://someone:canary-31@{place}/orgstead?deadline_ms=300"
+        for args in (("org", "list"), ("db", "current"), ("doctor", "--json")):
+            result = cli(*args, "--database-url", url)
+            assert f"The database did not answer: {said}. Nothing was changed." in result.out + result.err
+            assert "canary" not in result.out + result.err
+
+
+def test_why_a_mongodb_cannot_be_reached_is_said(cli: Run) -> None:
+    url = "mongodb://someone:canary-31@127.0.0.1:1/orgstead?serverSelectionTimeoutMS=300&timeoutMS=600"
+    for args in (("org", "list"), ("db", "current"), ("doctor", "--json")):
+        result = cli(*args, "--database-url", url)
+        assert "The database did not answer: the connection was refused" in result.out + result.err
+        assert "canary" not in result.out + result.err
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("db:1: [Errno -2] Name or service not known (configured timeouts: …)", unreached.UNKNOWN_HOST),
+        ("db:1: timed out (configured timeouts: …)", unreached.SILENT),
+        ("db:1: connection is already closed (configured timeouts: …)", unreached.CUT),
+        ("Message length (1347703880) is larger than server max message size (48000000)", unreached.FOREIGN),
+    ],
+)
+def test_what_the_driver_of_mongodb_says_is_understood(text: str, cause: str) -> None:
+    told = failures.at_start(ServerSelectionTimeoutError(text))
+    assert str(told) == str(unreached.unreached(cause))
 
 
 def test_doctor_says_where_it_looked_and_shows_no_password(cli: Run) -> None:

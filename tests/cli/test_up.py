@@ -96,7 +96,9 @@ def test_production_does_not_start_without_a_secret(cli: Run, monkeypatch: pytes
 
 
 def test_serve_refuses_an_old_schema(folder: Path) -> None:
-    done = subprocess.run([*ORGSTEAD, "serve", *FREE_PORTS], capture_output=True, text=True, timeout=60, check=False)
+    (folder / "old.db").touch()
+    command = [*ORGSTEAD, "serve", *FREE_PORTS, "--database-url", "sqlite:///old.db"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "error schema.outdated" in done.stderr
     assert "next: orgstead db upgrade" in done.stderr

@@ -147,6 +147,14 @@ def test_a_fault_names_setting_source_and_what_is_allowed_but_not_the_value(envi
     assert CANARY not in detail
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"), [("HTP__PORT", "ORGSTEAD_HTTP__PORT"), ("FOO", None), ("MOD", "ORGSTEAD_MODE")]
+)
+def test_only_near_names_are_suggested(name: str, meant: str | None) -> None:
+    (warning,) = load(environ={f"ORGSTEAD_{name}": "1"}).warnings
+    assert warning == f"ORGSTEAD_{name} is not a setting" + (f"; did you mean {meant}?" if meant else ".")
+
+
 def test_all_faults_are_told_at_once() -> None:
     detail = refused({PORT: "x", "ORGSTEAD_MODE": "x"})
     assert "http.port" in detail
@@ -158,7 +166,7 @@ def test_all_faults_are_told_at_once() -> None:
     [
         ("[htp]\nport = 1", "did you mean http?"),
         ("[http]\nprot = 1", "did you mean http.port?"),
-        ("http = 3", "http"),
+        ("http = 3", "http (bad.toml): it is a table of settings, such as http.host."),
         ("a = ", "not valid TOML"),
         ("[http]\nport = 'x'", "http.port (bad.toml)"),
     ],

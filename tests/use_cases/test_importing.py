@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from orgstead import importing, names
+from orgstead import importing, names, resuming
 from orgstead.app import App
 from orgstead.audit import OPERATOR
 from orgstead.errors import StorageFull
 from orgstead.failpoints import arm
 from orgstead.importing import NO_PASSWORD, Line, Outcome, Result
 from orgstead.model import OrganizationStatus, PlacementKind, Role, SlugClaim, SlugState
+from orgstead.operations import LEASE
 from orgstead.storage import tables
 from orgstead.storage.port import DEDICATED_AT_ONCE, Digest, Space, Transaction
 from tests import apps
@@ -321,23 +322,55 @@ async def test_a_full_disk_stops_the_import_and_what_was_done_stays(app: App, mo
     assert Counter(o.result for o in again) == {Result.EXISTS: 2, Result.CREATED: 4}
 
 
-async def test_a_batch_that_has_begun_is_finished_when_the_import_is_cancelled(app: App) -> None:
-    """What Ctrl-C does: nothing is left half made, and the next run goes on."""
+async def test_what_a_full_disk_leaves_begun_is_told_and_the_next_run_completes_it(
+    app: App, clock: apps.Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create_spaces, create_space = app.storage.create_spaces, app.storage.create_space
+
+    async def full(*_: Any) -> None:
+        raise StorageFull
+
+    async def nearly_full(space: Space) -> None:
+        monkeypatch.setattr(app.storage, "create_space", full)
+        await create_space(space)
+
+    monkeypatch.setattr(app.storage, "create_spaces", full)
+    monkeypatch.setattr(app.storage, "create_space", nearly_full)
+    outcomes = importing.import_organizations(app, [*numbered(3), Line(9, {})], OPERATOR)
+    found = await anext(outcomes)
+    assert [o.result for o in found] == [Result.CREATED, Result.BEGUN, Result.BEGUN, Result.REFUSED]
+    with pytest.raises(StorageFull):
+        await anext(outcomes)
+    monkeypatch.setattr(app.storage, "create_spaces", create_spaces)
+    monkeypatch.setattr(app.storage, "create_space", create_space)
+    again = await imported(apps.second_process(app), numbered(3))
+    if not app.is_only_writer:
+        clock.pass_(LEASE)
+        assert await resuming.resume_due(app) == 2
+    assert [(o.result, o.organization_id) for o in again] == [(Result.EXISTS, o.organization_id) for o in found[:3]]
+
+
+async def test_a_batch_that_has_begun_is_finished_and_told_when_the_import_is_cancelled(app: App) -> None:
+    """What Ctrl-C does: nothing is left half made or untold, and the next run goes on."""
     reached, go_on = asyncio.Event(), asyncio.Event()
+    told: list[Outcome] = []
+
+    async def import_() -> None:
+        async for batch in importing.import_organizations(app, numbered(5), OPERATOR):
+            told.extend(batch)
 
     async def pause() -> None:
         reached.set()
         await go_on.wait()
 
     with arm("create.after_space", pause):
-        importing_ = asyncio.create_task(imported(app, numbered(5)))
+        importing_ = asyncio.create_task(import_())
         await reached.wait()
         importing_.cancel()
+        go_on.set()
         with pytest.raises(asyncio.CancelledError):
             await importing_
-        go_on.set()
-        while tasks := list(app._tasks):
-            await asyncio.wait(tasks)
+    assert [o.result for o in told] == [Result.CREATED] * 5
     assert {o.status for o in await apps.rows(app, tables.organizations)} == {OrganizationStatus.ACTIVE}
     assert {o.result for o in await imported(app, numbered(5))} == {Result.EXISTS}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -178,6 +179,16 @@ def test_a_key_file_is_held_to_the_rules_of_secrets(tmp_path: Path, content: str
 def test_a_folder_in_the_place_of_the_key_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError):
         load_or_create_key_file(tmp_path)
+
+
+def test_a_full_disk_is_no_reason_for_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(ConfigurationError, match="No space left") as caught:
+        load_or_create_key_file(tmp_path / "secret.key")
+    assert caught.value.next == "make room on the disk"
 
 
 def test_processes_that_race_for_the_key_file_get_the_same_key(tmp_path: Path) -> None:

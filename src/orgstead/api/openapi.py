@@ -60,13 +60,6 @@ _IDEMPOTENCY_KEY = {
     "description": "Any text of 1 to 255 printable ASCII characters, unique for this request; remembered for 24 hours.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
 }
-_IDEMPOTENCY_KEY_OF_A_READ = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "Means nothing here: sent again, the request reads again.",
-    "schema": {"type": "string"},
-}
 _IF_MATCH = {
     "name": "If-Match",
     "in": "header",
@@ -153,8 +146,7 @@ def _complete_operation(operation: dict[str, Any], path: str, method: str, route
     ]
     responses: Mapping[str, Any] = operation["responses"]
     if method == "post":
-        # While a key is in use there is a 409, so that what has none only reads.
-        parameters.append(_IDEMPOTENCY_KEY if "409" in responses else _IDEMPOTENCY_KEY_OF_A_READ)
+        parameters.append(_IDEMPOTENCY_KEY)
     if "412" in responses:
         parameters += [_IF_MATCH, _IF_NONE_MATCH_TO_CHANGE]
     if "304" in responses:

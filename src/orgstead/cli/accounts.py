@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,17 +14,22 @@ from typing import Any
 
 from orgstead.cli.errors import UsageError
 from orgstead.cli.output import Format, Output, Printer, csv_cell
-from orgstead.errors import LinesRefused
+from orgstead.errors import LinesRefused, StorageFull, Unavailable
 
 REFUSED = "refused"
 SHOWN_REFUSALS = 20
 
 
 class Account:
-    """The account of one import. Each line is a mapping with ``columns``, among them ``line`` and ``result``."""
+    """The account of one import. Each line is a mapping with ``columns``, among them ``line`` and ``result``.
 
-    def __init__(self, out: Output, columns: Sequence[str], key: str, report: Any) -> None:
+    ``repeatable`` says that what is there already stays as it is when the same lines are imported again.
+    """
+
+    def __init__(self, out: Output, columns: Sequence[str], key: str, report: Any, *, repeatable: bool = True) -> None:
         self.totals: Counter[str] = Counter()
+        self._repeatable = repeatable
+        self._last = 1
         self._out = out
         self._columns = columns
         self._report = report
@@ -33,30 +40,64 @@ class Account:
     def take(self, outcomes: Sequence[Mapping[str, Any]]) -> None:
         """Take what has become durable, and say so at once, whatever ends the import."""
         for outcome in outcomes:
+            self._last = outcome["line"]
             self.totals[outcome["result"]] += 1
             if self._printer and (self._out.options.format is not Format.ID or outcome["result"] != REFUSED):
                 self._printer.row(outcome)
             if self._report:
                 self._report.writerow([csv_cell(outcome[column]) for column in self._columns])
             if outcome["result"] == REFUSED and self.totals[REFUSED] <= SHOWN_REFUSALS:
-                self._out.say(f"line {outcome['line']}: refused: {outcome['reason']}")
+                print(f"line {outcome['line']}: refused: {outcome['reason']}", file=sys.stderr)
         sys.stdout.flush()
 
-    def end(self, results: Sequence[str], seconds: float) -> None:
-        """Print the totals: what a table shows, and on standard error beside other formats."""
+    @contextmanager
+    def kept(self, results: Sequence[str]) -> Iterator[None]:
+        """Print the totals when the block ends, those of ``results`` in any case; where it was cut short, say so and
+        how to go on."""
+        began = time.monotonic()
+        try:
+            try:
+                yield
+            finally:
+                self._end(results, time.monotonic() - began)
+        except asyncio.CancelledError:
+            print(f"interrupted: the account has all that was saved.\nnext: {self._go_on()}", file=sys.stderr)
+            raise
+        except Unavailable as error:
+            error.detail = f"{error.detail.replace('; nothing was changed', '')} The account has all that was saved."
+            error.next = f"make room, then {self._go_on()}" if isinstance(error, StorageFull) else self._go_on()
+            raise
+
+    def _go_on(self) -> str:
+        """How to go on with an import that was cut short, at any line behind what the account has."""
+        if not self._repeatable:
+            return (
+                f"import the lines behind line {self._last}, and refused ones: without ids, the others would become"
+                " records once more"
+            )
+        return f"run the same command again{self._new_report()}: what is there already stays as it is"
+
+    def _new_report(self) -> str:
+        return ", with another file for --report" if self._report else ""
+
+    def _end(self, results: Sequence[str], seconds: float) -> None:
+        """What a table shows, and on standard error beside other formats."""
         if self._printer:
             self._printer.end()
         done = self.totals.total()
         if self._out.options.format is Format.TABLE:
-            self._out.item({**{result: self.totals[result] for result in results}, "lines": done})
+            self._out.item({**dict.fromkeys(results, 0), **self.totals, "lines": done})
         self._out.say(f"{done} lines in {seconds:.1f} s" + (f", {done / seconds:.0f} a second" if seconds >= 1 else ""))
 
     def judge(self) -> None:
         """Raise ``LinesRefused`` if any was."""
         if refused := self.totals[REFUSED]:
             raise LinesRefused(
-                f"{refused} of {self.totals.total()} lines were refused; everything else was done.",
-                next="mend those lines and run the same command again: what is there already stays as it is",
+                f"{refused} of {self.totals.total()} lines {'was' if refused == 1 else 'were'} refused; everything else"
+                " was done.",
+                next=f"mend those lines and {self._go_on()}"
+                if self._repeatable
+                else "import those lines alone, mended",
             )
 
 
@@ -77,9 +118,12 @@ def report(path: Path | None, columns: Sequence[str]) -> Iterator[Any]:
         raise UsageError(f"The report cannot be written: {error.strerror}.") from None
 
 
-def count_lines(file: Path) -> int | None:
-    """How many lines a file has, about: what the progress bar counts towards."""
+def count_lines(file: Path, *, header: bool) -> int | None:
+    """How many lines a file has, about, but for its header: what the progress bar counts towards."""
     if not file.is_file():
         return None
+    count, last = 0, b"\n"
     with file.open("rb") as stream:
-        return sum(chunk.count(b"\n") for chunk in iter(lambda: stream.read(1 << 20), b""))
+        while chunk := stream.read(1 << 20):
+            count, last = count + chunk.count(b"\n"), chunk[-1:]
+    return max(0, count + (last != b"\n") - header)

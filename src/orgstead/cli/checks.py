@@ -26,17 +26,19 @@ DESCRIPTORS_BESIDE_CONNECTIONS = 128
 OLDEST_CREDIBLE_TIME = datetime(2026, 11, 1, tzinfo=UTC)
 """When this version was written: an earlier clock is wrong, and tokens would be too."""
 CLOCK_TOLERANCE = timedelta(seconds=60)
+_RIGHTS = "give the account that runs orgstead the right to read and write it"
 
 
 async def examine(configuration: Configuration) -> list[Finding]:
     """Every check's findings, in a fixed order."""
     settings = configuration.settings
-    found = [_configuration(configuration), *_production(settings)]
+    found = [_configuration(configuration), *_secrets(configuration), *_production(settings)]
     try:
         database = describe(settings.database_url)
     except ConfigurationError as error:
         return [*found, fail("database", error.detail, error.next), _clock(), _open_files(settings)]
     found += [_folder(folder) for folder in _folders(settings, database)]
+    found += _files(database)
     found += [finding async for finding in _database(settings)]
     return [*found, *_disk(database), *_processes(settings, database), _clock(), _open_files(settings)]
 
@@ -47,6 +49,15 @@ def _configuration(configuration: Configuration) -> Finding:
     return ok(
         "configuration", f"Mode {configuration.settings.mode}; {len(configuration.sources)} settings of your own."
     )
+
+
+def _secrets(configuration: Configuration) -> list[Finding]:
+    """The files with secrets that everybody on this machine may read."""
+    return [
+        warn("secrets", f"Others on this machine may read {file}, which has a secret in it.", f"chmod 600 {file}")
+        for file in configuration.secret_files
+        if file.stat().st_mode & stat.S_IROTH
+    ]
 
 
 def _production(settings: Settings) -> list[Finding]:
@@ -84,16 +95,41 @@ def _folders(settings: Settings, database: Description) -> list[Path]:
 def _folder(folder: Path) -> Finding:
     check = "data folder"
     try:
-        mode = folder.stat().st_mode
+        found = folder.stat()
+        mode = found.st_mode
     except FileNotFoundError:
         return warn(check, f"{folder} is not there yet; the first start makes it.", "orgstead up")
     except OSError as error:
-        return fail(check, f"{folder} cannot be looked at: {error.strerror}.")
-    if not stat.S_ISDIR(mode) or not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
-        return fail(check, f"{folder} is not a folder that this user can write to.")
+        return fail(check, f"{folder} cannot be looked at: {error.strerror}.", _RIGHTS)
+    if not stat.S_ISDIR(mode) or not os.access(folder, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
+        return fail(check, f"{folder} is not a folder that this user can write to.", _RIGHTS)
     if mode & (stat.S_IRWXG | stat.S_IRWXO):
-        return warn(check, f"Others on this machine may look into {folder}.", f"chmod 700 {folder}")
+        return warn(
+            check,
+            f"Others on this machine may look into {folder}.",
+            f"chmod 700 {folder}" if _is_own(folder.resolve(), found) else "move the database to a folder of its own",
+        )
     return ok(check, f"{folder} is ours alone.")
+
+
+def _is_own(folder: Path, found: os.stat_result) -> bool:
+    """Can the folder be one that was made for the data, and nobody else need look into it?"""
+    shared = any(place.is_relative_to(folder) for place in (Path.cwd(), Path.home()))
+    at_root = folder.parent in (folder, folder.parent.parent)
+    return found.st_uid == os.geteuid() and not found.st_mode & stat.S_ISVTX and not shared and not at_root
+
+
+def _files(database: Description) -> list[Finding]:
+    """The files of an embedded database that the service could not write."""
+    if database.file is None:
+        return []
+    names = [database.file.name + suffix for suffix in ("", "-wal", "-shm", ".lock")]
+    files = [path for path in map(database.file.with_name, names) if path.exists()]
+    return [
+        fail("database", f"{path} cannot be written by this user.", _RIGHTS)
+        for path in files
+        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True)
+    ]
 
 
 def _key(settings: Settings, storage: Storage) -> Finding:
@@ -167,9 +203,11 @@ async def _clock_against(storage: Storage) -> Finding:
     newest = await storage.read(SCOPE, operations.page, {}, after=None, limit=1)
     if newest and newest[0].created_at > datetime.now(UTC) + CLOCK_TOLERANCE:
         return fail(
-            "clock", "The database has entries from the future: a clock was wrong, or is.", "timedatectl status"
+            "clock of entries",
+            "The database has entries from the future: a clock was wrong, or is.",
+            "timedatectl status",
         )
-    return ok("clock", "No entry of the database is from the future.")
+    return ok("clock of entries", "No entry of the database is from the future.")
 
 
 def _clock() -> Finding:

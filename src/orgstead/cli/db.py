@@ -59,7 +59,7 @@ def check(ctx: typer.Context) -> None:
     async def work() -> None:
         async with storage(ctx.obj, writable=False) as opened:
             await opened.check()
-            Output(ctx.obj).say("The database is ready.")
+            Output(ctx.obj).item({"status": "ready", "url": opened.url}, key="status")
 
     try:
         asyncio.run(work())

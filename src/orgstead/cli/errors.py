@@ -43,7 +43,10 @@ class UsageError(OrgsteadError):
 EXIT_CODES[UsageError] = USAGE
 
 
-NEXT: dict[type[OrgsteadError], str] = {errors.StorageError: "orgstead doctor"}
+NEXT: dict[type[OrgsteadError], str] = {
+    errors.StorageError: "orgstead doctor",
+    errors.StorageFull: "make room on the disk, then run the same command again",
+}
 """error class -> what to do at a terminal about an error of just this class, where it does not say so itself."""
 
 

@@ -29,16 +29,19 @@ def fsck(
     """Compare the directory with itself and with the spaces; ends with 6 if something is left unrepaired."""
 
     async def work(app: App, out: Output) -> int:
-        left = 0
+        left = found = 0
         with progress(out, "Organizations checked") as advance:
 
             async def rows() -> AsyncIterator[Mapping[str, Any]]:
-                nonlocal left
+                nonlocal left, found
                 async for finding in integrity.fsck(app, repair=repair, progress=advance):
+                    found += 1
                     left += not finding.repaired
                     yield asdict(finding)
 
             await out.stream(rows(), COLUMNS)
+        if not found:
+            out.say("Everything agrees.")
         return left
 
     if (writing if repair else reading)(ctx, work):

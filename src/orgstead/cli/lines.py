@@ -5,19 +5,25 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TextIO
+from typing import Final, TextIO
 
 from orgstead.cli.errors import UsageError
+from orgstead.cli.output import printable
 from orgstead.importing import Line
 from orgstead.kit import unique_members
 
 CSV = "csv"
 JSON_LINES = "jsonl"
+SHOWN_COLUMNS = 5
+SEPARATORS: Final = {";": "semicolons", "\t": "tabs"}
+"""What other programs put between columns."""
+
 MAX_LINES_OF_A_ROW = 20
 """How many lines a quoted field of CSV may go on for."""
 
@@ -31,12 +37,27 @@ def format_of(path: Path) -> str:
     return found
 
 
+NOT_UTF8: Final = "The line is not UTF-8 text."
+
+
 def opened(path: Path) -> TextIO:
-    """The file as text. Bytes that are no UTF-8 become lone surrogates, which the import then refuses line by line."""
+    """The file as text, or standard input for ``-``. Bytes that are no UTF-8 become lone surrogates (``is_text``)."""
+    if str(path) == "-":
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="")
+        return sys.stdin
     try:
         return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
     except OSError as error:
         raise UsageError(f"The file cannot be read: {error.strerror}.") from None
+
+
+def is_text(line: str) -> bool:
+    """Was the line UTF-8? NUL is in no text; it shows UTF-16 that happens to be UTF-8."""
+    try:
+        return b"\0" not in line.encode()
+    except UnicodeEncodeError:
+        return False
 
 
 def read(stream: TextIO, format: str, columns: Sequence[str], required: Sequence[str]) -> Iterator[Line]:
@@ -46,10 +67,10 @@ def read(stream: TextIO, format: str, columns: Sequence[str], required: Sequence
 
 def _csv(stream: TextIO, columns: Sequence[str], required: Sequence[str]) -> Iterator[Line]:
     header = [column.lower() for column in header_of(stream, required, next=f"use the columns {', '.join(columns)}")]
-    unknown = sum(column not in columns for column in header)
-    if unknown:
+    if unknown := [printable(column)[:40] for column in header if column not in columns]:
+        more = ", and others" if len(unknown) > SHOWN_COLUMNS else ""
         raise UsageError(
-            f"The first line names {unknown} columns that an import does not know.",
+            f"The first line names columns that an import does not know: {', '.join(unknown[:SHOWN_COLUMNS])}{more}.",
             next=f"remove them; it knows {', '.join(columns)}",
         )
     return _csv_lines(stream, header)
@@ -62,7 +83,17 @@ def _csv_lines(stream: TextIO, header: list[str]) -> Iterator[Line]:
 
 def header_of(stream: TextIO, required: Sequence[str], *, next: str) -> list[str]:
     """The columns that the first line of CSV names. Raises ``UsageError``; ``next`` says what to do then."""
-    header = [column.strip() for column in _fields(stream.readline()) or []]
+    line = stream.readline()
+    if not is_text(line):
+        raise UsageError(
+            "Line 1 of the file is not UTF-8 text.", next="save it as UTF-8, in spreadsheets as CSV UTF-8, or use iconv"
+        )
+    header = [column.strip() for column in _fields(line) or []]
+    other = [name for mark, name in SEPARATORS.items() if len(header) == 1 and mark in header[0]]
+    if other:
+        raise UsageError(
+            f"The first line separates columns by {other[0]}; an import reads commas.", next="save the file with commas"
+        )
     folded = [column.lower() for column in header]
     missing = [column for column in required if column.lower() not in folded]
     if missing or not header or len(set(folded)) < len(header):
@@ -94,7 +125,10 @@ def csv_rows(stream: TextIO, header: Sequence[str]) -> Iterator[CsvRow]:
             used += 1
             row = _fields("".join(islice(ahead, used)))
         number += 1
-        if row is None:
+        if not all(map(is_text, islice(ahead, used))):
+            used = 1
+            yield CsvRow(number, {}, NOT_UTF8)
+        elif row is None:
             used = 1
             yield CsvRow(number, {}, "The line is not CSV: look for a quote that is not closed or not doubled.")
         elif row and len(row) != len(header):
@@ -118,7 +152,7 @@ def _fields(text: str) -> list[str] | None:
 def _json_lines(stream: TextIO, columns: Sequence[str]) -> Iterator[Line]:
     for number, text in enumerate(stream, start=1):
         if text.strip():
-            yield _json_line(number, text, columns)
+            yield _json_line(number, text, columns) if is_text(text) else Line(number, {}, NOT_UTF8)
 
 
 def _json_line(number: int, text: str, columns: Sequence[str]) -> Line:

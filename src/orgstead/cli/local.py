@@ -27,7 +27,7 @@ async def opened(options: Options, *, writable: bool) -> AsyncIterator[App]:
     """The App over the configured database. Without ``writable`` it may stand beside a running server."""
     settings = configuration(options).settings
     logs.configure(format=settings.log.format, level="warning", color=Output(options).color)
-    app = await App.open(settings, writable=writable)
+    app = await App.open(settings, writable=writable, make=False)
     try:
         await app.storage.check()
         yield app

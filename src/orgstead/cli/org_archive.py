@@ -18,10 +18,10 @@ from orgstead.cli.progress import progress
 
 
 def is_archive(file: Path) -> bool:
-    """Does the file begin like an archive? Raises ``UsageError`` where it cannot be read."""
+    """Does the file begin like an archive, or have the name of one? Raises ``UsageError`` where it cannot be read."""
     try:
         with file.open("rb") as stream:
-            return archive_files.is_archive(stream)
+            return archive_files.is_archive(stream) or file.suffix.lower() == ".zip"
     except OSError as error:
         raise UsageError(f"The file cannot be read: {error.strerror}.") from None
 

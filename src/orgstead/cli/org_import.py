@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +17,7 @@ from orgstead.importing import Result
 from orgstead.placements import kind_of
 
 REQUIRED = ("external_id", "name")
+RESULTS = (Result.CREATED, Result.EXISTS, Result.RENAMED, Result.REFUSED)
 COLUMNS = ("line", "external_id", "result", "organization_id", "slug", "reason")
 
 
@@ -30,16 +29,15 @@ async def run(app: App, out: Output, file: Path, format: str | None, plan: str |
     if plan:
         kind_of(app.settings, plan)
     with ExitStack() as stack:
-        stream = stack.enter_context(lines.opened(file)) if str(file) != "-" else sys.stdin
-        read = lines.read(stream, format or lines.format_of(file), importing.COLUMNS, REQUIRED)
+        stream = stack.enter_context(lines.opened(file))
+        chosen = format or lines.format_of(file)
+        read = lines.read(stream, chosen, importing.COLUMNS, REQUIRED)
         write = stack.enter_context(accounts.report(report, COLUMNS))
         account = Account(out, COLUMNS, "organization_id", write)
-        advance = stack.enter_context(progress(out, "Importing organizations", accounts.count_lines(file)))
-        began = time.monotonic()
-        try:
+        total = accounts.count_lines(file, header=chosen == lines.CSV)
+        advance = stack.enter_context(progress(out, "Importing organizations", total))
+        with account.kept(RESULTS):
             async for outcomes in importing.import_organizations(app, read, OPERATOR, plan=plan):
                 account.take([asdict(outcome) for outcome in outcomes])
                 advance(len(outcomes))
-        finally:
-            account.end([result.value for result in Result], time.monotonic() - began)
     account.judge()

@@ -182,10 +182,7 @@ class _Table:
 
     def end(self) -> None:
         if self._widths is None:
-            if self._sample:
-                self._begin()
-            else:
-                self._stream.write("[]\n")
+            self._begin()
 
 
 # --- what commands use ----------------------------------------------------------------------------------------------

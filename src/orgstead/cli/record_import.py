@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -40,7 +38,7 @@ async def run(
     """
     checked_name(collection)
     with ExitStack() as stack:
-        stream = stack.enter_context(lines.opened(file)) if str(file) != "-" else sys.stdin
+        stream = stack.enter_context(lines.opened(file))
         where = await within.organization(app, org) if org is not None else None
         if where is not None:
             if where.organization.status not in record_import_many.WRITABLE:
@@ -49,15 +47,14 @@ async def run(
             how = replace(how, schema_types=record_lines.types_in_schema(found.schema if found else None))
         read = record_lines.read(stream, how)
         write = stack.enter_context(accounts.report(report, COLUMNS))
-        account = Account(out, COLUMNS, "record_id", write)
-        advance = stack.enter_context(progress(out, "Importing records", accounts.count_lines(file)))
-        began = time.monotonic()
-        try:
+        repeatable = how.id_column is not None or how.format == record_lines.RECORDS
+        account = Account(out, COLUMNS, "record_id", write, repeatable=repeatable)
+        total = accounts.count_lines(file, header=how.format == lines.CSV)
+        advance = stack.enter_context(progress(out, "Importing records", total))
+        with account.kept(tuple(Result)):
             async for outcomes in _outcomes(app, collection, read, where):
                 account.take(outcomes)
                 advance(len(outcomes))
-        finally:
-            account.end([result.value for result in Result], time.monotonic() - began)
     account.judge()
 
 

@@ -165,7 +165,7 @@ def _csv_lines(stream: TextIO, header: list[str], how: Reading) -> Iterator[Addr
 def _json_lines(stream: TextIO, how: Reading) -> Iterator[Addressed]:
     for number, text in enumerate(stream, start=1):
         if text.strip():
-            yield _json_line(number, text, how)
+            yield _json_line(number, text, how) if lines.is_text(text) else _unreadable(number, lines.NOT_UTF8)
 
 
 def _json_line(number: int, text: str, how: Reading) -> Addressed:

@@ -39,9 +39,9 @@ def settings_for(options: Options, flags: Mapping[str, Any]) -> Settings:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, *, processes: int = 1) -> AsyncIterator[App]:
-    """The App over the database, whatever its schema is; a database that is a file is made where there is none."""
-    app = await App.open(settings, processes=processes)
+async def opened(settings: Settings, *, make: bool, processes: int = 1) -> AsyncIterator[App]:
+    """The App over the database, whatever its schema is; ``make`` one that is a file where there is none."""
+    app = await App.open(settings, make=make, processes=processes)
     try:
         yield app
     finally:
@@ -50,8 +50,8 @@ async def opened(settings: Settings, *, processes: int = 1) -> AsyncIterator[App
 
 @asynccontextmanager
 async def prepared(settings: Settings, *, processes: int = 1) -> AsyncIterator[App]:
-    """The App, able to serve; a schema that is not up to date is refused. ``processes`` as for ``App``."""
-    async with opened(settings, processes=processes) as app:
+    """The App, able to serve; a schema that is missing or not up to date is refused. ``processes`` as for ``App``."""
+    async with opened(settings, make=False, processes=processes) as app:
         await app.check()
         yield app
 

@@ -53,8 +53,9 @@ OPTIONS: tuple[tuple[str, str], ...] = (
     ("--config FILE", "The configuration file; orgstead.toml unless told."),
     ("--database-url URL", "The database; overrides every other source."),
     ("-h, --help", "Show this, or the help of a command."),
+    ("--version", "Show the version; alone, without a command."),
 )
-"""The options that every command takes, before or after its name."""
+"""The options that every command takes, before or after its name, but for the last."""
 
 
 def summary() -> str:

@@ -58,7 +58,7 @@ class Start:
 
 
 async def _up(options: Options, settings: Settings, with_demo: bool) -> None:
-    async with service.opened(settings) as opened:
+    async with service.opened(settings, make=True) as opened:
         new = (await opened.storage.stats())["schema_version"] == 0
         await _ready(opened, may_upgrade=new or settings.mode == "dev")
         loaded = await _demo(opened, options) if with_demo else None

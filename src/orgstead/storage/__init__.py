@@ -52,14 +52,14 @@ def describe(url: str) -> Description:
 
 
 async def open_storage(
-    url: str, *, migration_url: str | None = None, writable: bool = True, clock: Clock = now
+    url: str, *, migration_url: str | None = None, writable: bool = True, make: bool = True, clock: Clock = now
 ) -> Storage:
     """Open the database at ``url``; the engine is chosen by the URL's scheme and imported only then.
 
     ``migration_url`` reaches the same database with the rights to change its schema and to make spaces, where the
     engine has such a distinction. ``writable=False`` opens it beside a process that writes to it; ``run`` then raises
-    ``StorageReadOnly``. A missing database is created where ``writable`` and the engine is embedded. The schema is not
-    looked at: call ``check`` or ``migrate``. ``clock`` dates the migrations.
+    ``StorageReadOnly``. A missing database is created where ``writable`` and ``make`` and the engine is embedded. The
+    schema is not looked at: call ``check`` or ``migrate``. ``clock`` dates the migrations.
 
     Raises ``ConfigurationError`` for an unknown scheme, a driver that is not installed, a place that cannot be used, or
     a database that another process has open for writing (``DatabaseInUse``).
@@ -68,7 +68,7 @@ async def open_storage(
     if scheme == "sqlite":
         from orgstead.storage.sqlite.engine import SqliteStorage
 
-        return SqliteStorage.open(url, writable=writable, clock=clock)
+        return SqliteStorage.open(url, writable=writable, make=make, clock=clock)
     try:
         if scheme == "postgresql":
             from orgstead.storage.postgres.engine import PostgresStorage

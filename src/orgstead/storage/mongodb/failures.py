@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -30,6 +32,7 @@ from orgstead.errors import (
     StorageFull,
     StorageReadOnly,
 )
+from orgstead.storage import unreached
 
 # Codes of the server (src/mongo/base/error_codes.yml).
 BAD_VALUE = 2
@@ -48,6 +51,15 @@ TOO_LARGE = frozenset({10334, 17280, 17419, 17420})
 DUPLICATE_KEY = frozenset({11000, 11001, 12582})
 CONTENTION = frozenset({LOCK_TIMEOUT, WRITE_CONFLICT, SNAPSHOT_UNAVAILABLE})
 """Somebody else was quicker: the unit may be run again at once."""
+
+_UNREACHED = (
+    (re.compile(r"\[Errno -\d+\]"), unreached.UNKNOWN_HOST),  # of getaddrinfo
+    (re.compile(rf"\[Errno {errno.ECONNREFUSED}\]"), unreached.REFUSED),
+    (re.compile(r"Message length|Got opcode|Unknown opcode"), unreached.FOREIGN),
+    (re.compile(r"timed out"), unreached.SILENT),
+    (re.compile(rf"[Cc]onnection (is )?(already )?closed|\[Errno {errno.ECONNRESET}\]"), unreached.CUT),
+)
+"""What the driver's text tells of why no server was found: it keeps the reason in no other way."""
 
 _READ_ONLY_USER = "The database's user may not do this; nothing was changed."
 
@@ -140,6 +152,10 @@ def at_start(error: PyMongoError) -> BaseException:
             "The database's user may not read or write what orgstead needs.",
             next="grant it readWrite on the database and on the one of the same name with _data, see docs/operating.md",
         )
+    if isinstance(error, ServerSelectionTimeoutError):
+        for text, cause in _UNREACHED:
+            if text.search(str(error)):
+                return unreached.unreached(cause)
     return translated(error)
 
 

@@ -32,11 +32,12 @@ async def digest(server: Server, scope: Scope, table: Table[Any]) -> Digest:
 
 async def stats(server: Server) -> dict[str, int | float | str]:
     """``Storage.stats``: ``bytes`` is what both databases take on disk, indexes included."""
+    schema_version = await schema.version_of(server)  # first, because it says best why a server cannot be asked
     sizes = [await database.command("dbStats") for database in (server.directory, server.data)]
     version = (await server.client.admin.command("buildInfo"))["version"]
     return {
         "server": f"MongoDB {version}",
-        "schema_version": await schema.version_of(server),
+        "schema_version": schema_version,
         "bytes": sum(int(size.get("storageSize", 0)) + int(size.get("indexSize", 0)) for size in sizes),
         "objects": sum(int(size["objects"]) for size in sizes),
         "collections": sum(int(size["collections"]) for size in sizes),

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, Concatenate, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
-from orgstead.errors import ConfigurationError, OrgsteadError, StorageReadOnly, TransactionEnded
+from orgstead.errors import OrgsteadError, OutcomeUnknown, StorageReadOnly, TransactionEnded
 from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access, PlacementKind
@@ -389,7 +389,7 @@ def _told_at_start(place: Location, setting: str = _DATABASE_URL) -> Iterator[No
     try:
         yield
     except OrgsteadError as error:
-        if error.__cause__ is None:
+        if error.__cause__ is None or isinstance(error, OutcomeUnknown):
             raise
-        told = failures.at_start(error.__cause__, setting, pooler=place.pooler)
-        raise (told if isinstance(told, ConfigurationError) else error) from error.__cause__
+        told = failures.at_start(error.__cause__, setting, pooler=place.pooler, tls=place.tls)
+        raise (told or error) from error.__cause__

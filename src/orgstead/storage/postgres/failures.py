@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import socket
 import ssl
 from collections.abc import Callable
 from types import MappingProxyType
@@ -20,6 +22,7 @@ from orgstead.errors import (
     StorageFull,
     StorageReadOnly,
 )
+from orgstead.storage import unreached
 from orgstead.storage.postgres.statements import quoted
 
 RETRY_AFTER = 1.0
@@ -40,6 +43,8 @@ _MISSING = frozenset({"42P01", "3F000", "42883"})
 _READ_ONLY, _CANCELLED, _FORBIDDEN, _NO_DATABASE = "25006", "57014", "42501", "3D000"
 _WRONG_PASSWORD, _PROTOCOL_VIOLATION = "28P01", "08P01"
 _DUPLICATE = "23505"
+
+_REFUSED = f"[Errno {errno.ECONNREFUSED}]"
 
 _DAMAGED = "The database is damaged; restore it from a backup."
 _SLOW = "The database took too long; nothing was changed."
@@ -136,10 +141,10 @@ def translated(error: BaseException) -> BaseException:
     return error
 
 
-def at_start(error: BaseException, setting: str, *, pooler: bool) -> BaseException:
-    """``translated`` for what is asked before the service starts: what only its operator can mend is said so.
+def at_start(error: BaseException, setting: str, *, pooler: bool, tls: bool) -> OrgsteadError | None:
+    """What is to be said of an error before the service starts, where only its operator can mend it; else None.
 
-    ``setting`` is the name of the one that holds the URL, ``pooler`` what the URL says of it.
+    ``setting`` is the name of the one that holds the URL, ``pooler`` and ``tls`` are what the URL asks for.
     """
     cause = error.cause if isinstance(error, Passing) else error
     state = state_of(cause)
@@ -182,7 +187,7 @@ def at_start(error: BaseException, setting: str, *, pooler: bool) -> BaseExcepti
             " not trusted, or is for another name.",
             next=f"name the authority's certificate: ?sslmode=verify-full&sslrootcert=FILE in {setting}",
         )
-    if type(cause) is ConnectionError and "SSL" in str(cause):
+    if type(cause) is ConnectionError and "SSL" in str(cause) and tls:
         return ConfigurationError(
             f"The server has no TLS, which {setting} asks for.", next="set ssl = on in postgresql.conf"
         )
@@ -190,7 +195,24 @@ def at_start(error: BaseException, setting: str, *, pooler: bool) -> BaseExcepti
         return ConfigurationError(
             f"The driver does not accept the URL in {setting}.", next="compare it with docs/configuration.md"
         )
-    return translated(error)
+    return _unreached(cause)
+
+
+def _unreached(cause: BaseException) -> OrgsteadError | None:
+    match cause:
+        case socket.gaierror():
+            return unreached.unreached(unreached.UNKNOWN_HOST)
+        case OSError() if isinstance(cause, ConnectionRefusedError) or _REFUSED in str(
+            cause
+        ):  # at each of its addresses
+            return unreached.unreached(unreached.REFUSED)
+        case TimeoutError():
+            return unreached.unreached(unreached.SILENT)
+        case ConnectionError() if "SSL" in str(cause):  # neither of the two answers that PostgreSQL has
+            return unreached.unreached(unreached.FOREIGN)
+        case ConnectionError() | asyncpg.ConnectionDoesNotExistError():
+            return unreached.unreached(unreached.CUT)
+    return None
 
 
 def no_role(role: str) -> OrgsteadError:

@@ -44,6 +44,11 @@ class Location:
     statements: int = 512
 
     @property
+    def tls(self) -> bool:
+        """Whether the URL takes no server without TLS."""
+        return dict(parse_qsl(urlsplit(self.dsn).query)).get("sslmode") in ("require", "verify-ca", "verify-full")
+
+    @property
     def deadline(self) -> float:
         """``deadline_ms`` in seconds."""
         return self.deadline_ms / 1000

@@ -6,11 +6,12 @@ import errno
 import os
 import sqlite3
 import threading
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
 from orgstead.errors import ConfigurationError
-from orgstead.storage.sqlite import failures
+from orgstead.storage.sqlite import failures, schema
 from orgstead.storage.sqlite.location import Location
 from orgstead.storage.sqlite.lock import WriterLock
 
@@ -35,6 +36,8 @@ def claim(location: Location) -> WriterLock:
     Raises ``DatabaseInUse``, or ``ConfigurationError`` for a place that cannot hold a database.
     """
     _check(location.path)
+    if location.path.exists() and not WriterLock.file(location.path).exists():
+        _look(location.path)
     try:
         if not location.path.parent.exists():
             location.path.parent.parent.mkdir(parents=True, exist_ok=True)
@@ -48,6 +51,12 @@ def claim(location: Location) -> WriterLock:
         lock.release()
         raise
     return lock
+
+
+def _look(path: Path) -> None:
+    """Refuse a file of another program before anything of ours is beside or in it."""
+    with closing(_open(path, "ro", _READER_TIMEOUT_MS)) as connection:
+        schema.version_of(connection)
 
 
 def _make(path: Path) -> None:
@@ -65,7 +74,10 @@ def require(location: Location) -> None:
     """Raise ``ConfigurationError`` unless there is a file that may be read."""
     _check(location.path)
     if not location.path.exists():
-        raise _unusable(f"There is no database at {location.path}.", "create it with orgstead up, or correct the path")
+        raise _unusable(
+            f"There is no database at {location.path}.",
+            "create it with orgstead up or orgstead db upgrade, or correct the path",
+        )
     if not os.access(location.path, os.R_OK, effective_ids=True):
         raise _unusable(
             "The database file may not be read.", "give the account that runs orgstead the right to read it"

@@ -59,12 +59,13 @@ class SqliteStorage:
         self._closed = False
 
     @classmethod
-    def open(cls, url: str, *, writable: bool, clock: Clock) -> SqliteStorage:
+    def open(cls, url: str, *, writable: bool, make: bool = True, clock: Clock) -> SqliteStorage:
         """See ``open_storage``."""
         named = location.parse(url)
         place = replace(named, path=named.path.resolve())  # it stays the same file when the process changes its folder
-        if not writable:
+        if not (writable and make):
             connections.require(place)
+        if not writable:
             readers = connections.Readers(place, shared=False)
             readers.connection()  # whatever is wrong with the file is said now
             return cls(named.url, clock, readers, None, None)

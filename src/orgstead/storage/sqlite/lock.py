@@ -19,14 +19,18 @@ class WriterLock:
     def __init__(self, descriptor: int) -> None:
         self._descriptor: int | None = descriptor
 
+    @staticmethod
+    def file(database: Path) -> Path:
+        """Where the lock of the database is."""
+        return database.with_name(database.name + ".lock")
+
     @classmethod
     def acquire(cls, database: Path) -> WriterLock:
         """Take the lock or raise ``DatabaseInUse`` with the process that has it. Raises ``OSError`` too.
 
         ``database`` is resolved: one file has one lock, by whatever link it is named.
         """
-        path = database.with_name(database.name + ".lock")
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(cls.file(database), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,7 +6,7 @@ import hashlib
 import os
 import sqlite3
 import stat
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,10 @@ def backup(connection: sqlite3.Connection, target: str) -> None:
     partial = path.with_name(path.name + ".partial")
     if path.exists():
         raise _exists()
+    if schema.version_of(connection) == 0:
+        raise ConfigurationError(
+            "There is nothing in the database to back up.", next="correct the path, or orgstead up"
+        )
     try:
         os.close(os.open(partial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
     except OSError as error:
@@ -90,8 +94,8 @@ def backup(connection: sqlite3.Connection, target: str) -> None:
     except FileExistsError:
         raise _exists() from None
     finally:
-        with suppress(FileNotFoundError):
-            partial.unlink()
+        for left in (partial, partial.with_name(partial.name + "-journal")):
+            left.unlink(missing_ok=True)
 
 
 def _copy(connection: sqlite3.Connection, partial: Path) -> None:
