@@ -182,7 +182,10 @@ class _Table:
 
     def end(self) -> None:
         if self._widths is None:
-            self._begin()
+            if self._sample:
+                self._begin()
+            else:
+                self._stream.write("[]\n")
 
 
 # --- what commands use ----------------------------------------------------------------------------------------------
