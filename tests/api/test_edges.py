@@ -86,8 +86,6 @@ async def test_no_header_overrides_the_method_or_the_organization(service: Servi
     answer = await service.ask("GET", acme.path, acme.owner, headers=tricks)
     assert (answer.status_code, answer.json()["id"]) == (200, acme.id)
     answer = await service.ask("POST", acme.path + "/plan?_method=DELETE", acme.owner, {"plan": "pro"}, headers=tricks)
-    problem(answer, 422, "request.invalid")
-    answer = await service.ask("POST", acme.path + "/plan", acme.owner, {"plan": "pro"}, headers=tricks)
     assert (answer.status_code, answer.json()["status"]) == (200, "active")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.api.actors import PASSWORD, Service, Standing, problem
+from tests.api.actors import Service, Standing, problem
 
 pytestmark = pytest.mark.anyio
 
@@ -80,26 +80,3 @@ async def test_a_body_is_told_what_it_may_say(
     found = {fault["pointer"]: fault["detail"] for fault in problem(answer, 422, "request.invalid")["errors"]}
     assert detail in found[pointer], found
     assert "canary" not in answer.text
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "body"),
-    [
-        ("GET", "{own}", None),
-        ("GET", "{own}/usage", None),
-        ("GET", "/v1/me", None),
-        ("POST", "{own}/collections/goods/records", {"data": {}}),
-        ("POST", "{own}/suspend", None),
-        ("PUT", "{own}/collections/goods", {}),
-        ("POST", "/v1/organizations", {"name": "Nova"}),
-        ("POST", "/org/create", {"organization_name": "Nova", "email": "a@nova.example.com", "password": PASSWORD}),
-    ],
-)
-async def test_a_query_where_none_is_taken_is_refused(
-    service: Service, acme: Standing, method: str, path: str, body: Any
-) -> None:
-    path = path.format(own=acme.path)
-    answer = await service.ask(method, path + "?canary=1", acme.owner, body)
-    assert only(problem(answer, 422, "request.invalid"))["detail"] == "This request takes no query parameters."
-    assert "canary" not in answer.text
-    assert (await service.ask(method, path + "?", acme.owner, body)).status_code < 300

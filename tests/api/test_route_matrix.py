@@ -236,12 +236,10 @@ async def test_other_methods_are_refused_by_name(shared: Town, path: str) -> Non
 
 @pytest.mark.parametrize("header", ["x-http-method-override", "x-http-method", "x-method-override"])
 async def test_a_method_is_not_overridden(shared: Town, header: str) -> None:
-    call = Call(path={"organization_id": shared.own.id})
+    call = Call(path={"organization_id": shared.own.id}, query={"_method": "DELETE"})
     headers = {**shared.own.owner.headers, header: "DELETE"}
     answer = await send(shared, ("GET", matrix.OWN), call, headers)
     assert (answer.status_code, answer.json()["status"]) == (200, "active")
-    answer = await send(shared, ("GET", matrix.OWN), replace(call, query={"_method": "DELETE"}), headers)
-    assert answer.status_code == 422
     assert (await shared.service.located(shared.own.id)).organization.status == "active"
 
 

@@ -25,7 +25,7 @@ TITLES: dict[int, str] = {
     503: "Not now: overload, a dependency that is down, or a deadline; see `Retry-After`.",
 }
 
-ALWAYS = (400, 408, 414, 422, 431, 500, 503)
+ALWAYS = (400, 408, 414, 431, 500, 503)
 """What any request may be answered with."""
 
 WITH_BODY = (413, 415, 422)

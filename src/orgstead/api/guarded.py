@@ -19,13 +19,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from orgstead.api.faults import invalid
 from orgstead.api.limits import NO_VALUE, WholeBody
-from orgstead.errors import InvalidInput, Problem
 
 _PARAMETERS = ("path_params", "query_params", "header_params", "cookie_params", "body_params")
 _SPECIALS = ("request", "websocket", "http_connection", "response", "background_tasks", "security_scopes")
 
 _MISSING = {"type": "missing", "loc": ("body",)}
-_NO_QUERY = Problem("", "value.unknown", "This request takes no query parameters.")
 
 
 class _Body(NamedTuple):
@@ -52,9 +50,6 @@ class GuardedRoute(APIRoute):
                 request = self.dependant.request_param_name
                 self.app = _direct_with_body(guard.call, self.endpoint, guard.name, body, request)
                 self.is_direct = True
-        # What only reads and is not direct is public: keys and pages, which caches are known to ask for with a query.
-        if not self.is_direct and "GET" not in (self.methods or ()) and not _takes_query(self.dependant):
-            self.app = _without_query(self.app)
 
 
 def _only_guard(dependant: Dependant) -> Dependant | None:
@@ -83,16 +78,11 @@ def _takes(dependant: Dependant) -> set[str]:
     return parameters | {name for name in _SPECIALS if getattr(dependant, f"{name}_param_name") is not None}
 
 
-def _takes_query(dependant: Dependant) -> bool:
-    return bool(dependant.query_params) or any(_takes_query(part) for part in dependant.dependencies)
-
-
 def _direct(
     guard: Callable[[Request], Awaitable[Any]], endpoint: Callable[..., Awaitable[Response]], name: str
 ) -> ASGIApp:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         caller = await guard(Request(scope, receive, send))
-        _refuse_query(scope)
         response = await endpoint(**{name: caller})
         await response(scope, receive, send)
 
@@ -109,7 +99,6 @@ def _direct_with_body(
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
         values = {name: await guard(request)}
-        _refuse_query(scope)
         # Judged after the guard: nobody without a valid credential learns anything about bodies.
         value = receive.value if isinstance(receive, WholeBody) else _value_of(await request.body())
         values[body.name] = _held(body.model, value)
@@ -119,20 +108,6 @@ def _direct_with_body(
         await response(scope, receive, send)
 
     return app
-
-
-def _without_query(inner: ASGIApp) -> ASGIApp:
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        _refuse_query(scope)
-        await inner(scope, receive, send)
-
-    return app
-
-
-def _refuse_query(scope: Scope) -> None:
-    """A parameter that means nothing is a mistake, as an unknown member of a body is. Raises ``InvalidInput``."""
-    if scope["query_string"]:
-        raise InvalidInput(problems=[_NO_QUERY])
 
 
 def _value_of(body: bytes) -> object:
