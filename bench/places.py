@@ -63,10 +63,20 @@ def kept(options: Options, name: str, fill: Callable[[Path], None]) -> Path:
     place = options.kept / name
     make(place, options.databases)
     done = place / "filled"
-    if not done.exists():
+    if done.exists():
+        asyncio.run(_migrate(place))  # it may be of an earlier version
+    else:
         fill(place)
         done.touch()
     return place
+
+
+async def _migrate(folder: Path) -> None:
+    app = await App.open(settings_in(folder))
+    try:
+        await app.storage.migrate()
+    finally:
+        await app.close()
 
 
 def fill(place: Path, organizations: int, *, plan: str = "free") -> None:
@@ -146,7 +156,6 @@ async def _owner(tx: Transaction, org_id: str) -> Membership:
 async def _members(place: Path) -> list[Member]:
     app = await App.open(settings_in(place))
     try:
-        await app.storage.migrate()  # a place that was kept may be of an earlier version
         sessions = await app.storage.read(SCOPE, _sessions)
         owners = [await app.storage.read(SCOPE, _owner, session.org_id) for session in sessions]
         return [

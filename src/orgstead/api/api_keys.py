@@ -79,8 +79,8 @@ async def page(caller: CanManageApiKeys, query: Annotated[lists.Page, Query()]) 
         limit=query.limit,
         newest_first=query.order == lists.NEWEST_FIRST,
     )
-    cursor = caller.app.cursors.encode([following], binding) if following else None
-    return lists.shown([views.api_key(key) for key in found], cursor)
+    data = [views.api_key(key) for key in found]
+    return lists.shown(caller.app, data, [following] if following else None, binding)
 
 
 @router.get(

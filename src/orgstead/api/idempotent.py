@@ -75,11 +75,7 @@ async def once(
     **kwargs: P.kwargs,
 ) -> Response:
     """Run ``work`` in the caller's organization and answer with what ``answer`` makes of its result."""
-    row = await _row(caller.request, who(caller), secret=False)
-    if row is None:
-        return _shown(answer(await caller.run(work, *args, **kwargs)))
-    done, replayed = await _kept(caller, row, answer, work, *args, **kwargs)
-    return _shown(_stored(done), replayed=replayed)
+    return await _once(False, caller, answer, work, *args, **kwargs)
 
 
 async def once_sealed(
@@ -90,39 +86,33 @@ async def once_sealed(
     **kwargs: P.kwargs,
 ) -> Response:
     """``once`` for an answer that carries a secret."""
-    row = await _row(caller.request, who(caller), secret=True)
-    if row is None:
-        return _shown(answer(await caller.run(work, *args, **kwargs)))
-    app, row_id = caller.app, row.id
-
-    def encrypted(result: T) -> Answer:
-        made = answer(result)
-        return replace(made, body=app.keys.encrypt(made.body, row_id))
-
-    done, replayed = await _kept(caller, row, encrypted, work, *args, **kwargs)
-    return _shown(_opened(app, done), replayed=replayed)
+    return await _once(True, caller, answer, work, *args, **kwargs)
 
 
-async def _kept(
+async def _once(
+    secret: bool,
     caller: Caller,
-    row: IdempotentResponse,
     answer: Callable[[T], Answer],
     work: Callable[Concatenate[Transaction, P], Awaitable[T]],
     *args: P.args,
     **kwargs: P.kwargs,
-) -> tuple[IdempotentResponse, bool]:
-    """The row with its answer, written in the transaction of ``work``; and whether it was there already."""
+) -> Response:
+    app, asking = caller.app, who(caller)
+    row = await _row(caller.request, asking, secret=secret)
+    if row is None:
+        return _shown(answer(await caller.run(work, *args, **kwargs)))
     with _in_flight(caller.request, row):
-        return await caller.app.storage.run(
+        done, replayed = await app.storage.run(
             OrgScope(caller.org_id),
             idempotency.once,
             tables.idempotent_responses,
             row,
-            answer,
-            _permitted(who(caller), work),
+            lambda result: _to_store(app, row, answer(result)),
+            _permitted(asking, work),
             *args,
             **kwargs,
         )
+    return _shown(_stored(app, done), replayed=replayed)
 
 
 def as_kept(answer: Answer) -> Answer:
@@ -158,7 +148,7 @@ async def in_space(
 
     with _in_flight(caller.request, row):
         done, replayed = await caller.run_in_space(kept)
-    return _shown(finish(_stored(done)), replayed=replayed)
+    return _shown(finish(_stored(caller.app, done)), replayed=replayed)
 
 
 def _permitted(
@@ -204,7 +194,7 @@ async def journalled(
 
 async def _replay(app: App, found: IdempotentResponse, again: Callable[[str], Awaitable[Answer]]) -> Response:
     if found.status or found.subject is None:
-        return _shown(_stored(found), replayed=True)
+        return _shown(_stored(app, found), replayed=True)
     answer = await again(found.subject)
     await app.storage.run(SCOPE, idempotency.complete, found, answer)
     return _shown(answer, replayed=True)
@@ -224,7 +214,7 @@ async def sealed(
         return _shown(await work())
     with _in_flight(request, row):
         if found := await app.storage.run(SCOPE, idempotency.held if repeatable else idempotency.begin, row):
-            return _shown(_opened(app, found), replayed=True)
+            return _shown(_stored(app, found), replayed=True)
         try:
             who.refuse()
             answer = await work()
@@ -233,8 +223,8 @@ async def sealed(
                 await app.storage.run(SCOPE, idempotency.abandon, row)
             raise
         await failpoint("idempotency.after_effect")
-        kept = replace(answer, body=app.keys.encrypt(answer.body, row.id))
-        await app.storage.run(SCOPE, idempotency.keep if repeatable else idempotency.complete, row, kept)
+        keep = idempotency.keep if repeatable else idempotency.complete
+        await app.storage.run(SCOPE, keep, row, _to_store(app, row, answer))
     return _shown(answer)
 
 
@@ -280,16 +270,17 @@ def _in_flight(request: Request, row: IdempotentResponse) -> Iterator[None]:
         working.discard(key)
 
 
-def _stored(row: IdempotentResponse) -> Answer:
-    return Answer(row.status, row.body, row.headers)
+def _to_store(app: App, row: IdempotentResponse, answer: Answer) -> Answer:
+    """The answer as its row keeps it: encrypted where it is a secret."""
+    return replace(answer, body=app.keys.encrypt(answer.body, row.id)) if row.secret else answer
 
 
-def _opened(app: App, row: IdempotentResponse) -> Answer:
-    """The answer that is kept encrypted. Raises ``InvalidIdempotencyKey`` where it cannot be read any more."""
-    body = app.keys.decrypt(row.body, row.id)
+def _stored(app: App, row: IdempotentResponse) -> Answer:
+    """The answer that a row keeps. Raises ``InvalidIdempotencyKey`` where a secret one cannot be read any more."""
+    body = app.keys.decrypt(row.body, row.id) if row.secret else row.body
     if body is None:
         raise InvalidIdempotencyKey("What was answered to this key can no longer be read; use a new key.")
-    return replace(_stored(row), body=body)
+    return Answer(row.status, body, row.headers)
 
 
 def _shown(answer: Answer, *, replayed: bool = False) -> Response:

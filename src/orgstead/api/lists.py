@@ -52,6 +52,7 @@ def after(app: App, cursor: str | None, binding: Sequence[str]) -> list[Value] |
     return app.cursors.decode(cursor, binding)
 
 
-def shown(data: Sequence[dict[str, Any]], next_cursor: str | None) -> Json:
-    """A part of a list."""
+def shown(app: App, data: Sequence[dict[str, Any]], position: Sequence[Value] | None, binding: Sequence[str]) -> Json:
+    """A part of a list; ``position`` is what ``after`` gives of its cursor, None at the end."""
+    next_cursor = app.cursors.encode(position, binding) if position else None
     return Json(orjson.dumps({"object": "list", "data": data, "next_cursor": next_cursor}))

@@ -53,34 +53,30 @@ _MEMBERS = {
 _TAGGED = (schemas.Organization, record_schemas.Collection, record_schemas.Record)
 """Answers of a single resource, whose state has a tag."""
 
-_IDEMPOTENCY_KEY = {
-    "name": "Idempotency-Key",
-    "in": "header",
-    "required": False,
-    "description": "Any text of 1 to 255 printable ASCII characters, unique for this request; remembered for 24 hours.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
-}
-_IF_MATCH = {
-    "name": "If-Match",
-    "in": "header",
-    "required": False,
-    "description": "The `ETag` that the change is based on; 412 if the resource has changed since.",
-    "schema": {"type": "string"},
-}
-_IF_NONE_MATCH_TO_CHANGE = {
-    "name": "If-None-Match",
-    "in": "header",
-    "required": False,
-    "description": "`*` changes nothing that exists, an `ETag` nothing that is as it says: 412.",
-    "schema": {"type": "string"},
-}
-_IF_NONE_MATCH = {
-    "name": "If-None-Match",
-    "in": "header",
-    "required": False,
-    "description": "An `ETag` that the client has; 304 if it is still current.",
-    "schema": {"type": "string"},
-}
+
+def _header(name: str, description: str, **schema: Any) -> dict[str, Any]:
+    """A header that a request may have: a text, of which ``schema`` says more."""
+    return {
+        "name": name,
+        "in": "header",
+        "required": False,
+        "description": description,
+        "schema": {"type": "string", **schema},
+    }
+
+
+_IDEMPOTENCY_KEY = _header(
+    "Idempotency-Key",
+    "Any text of 1 to 255 printable ASCII characters, unique for this request; remembered for 24 hours.",
+    minLength=1,
+    maxLength=255,
+    pattern="^[ -~]+$",
+)
+_IF_MATCH = _header("If-Match", "The `ETag` that the change is based on; 412 if the resource has changed since.")
+_IF_NONE_MATCH_TO_CHANGE = _header(
+    "If-None-Match", "`*` changes nothing that exists, an `ETag` nothing that is as it says: 412."
+)
+_IF_NONE_MATCH = _header("If-None-Match", "An `ETag` that the client has; 304 if it is still current.")
 _ETAG = {"description": "Changes with what is shown.", "schema": {"type": "string"}}
 _REQUEST_ID = {"description": "Names the request in the service's log.", "schema": {"type": "string"}}
 _RETRY_AFTER = {"description": "Seconds to wait.", "schema": {"type": "integer"}}

@@ -82,7 +82,7 @@ async def page(caller: CanUseOwnAccount, query: Annotated[lists.Page, Query()]) 
         newest_first=query.order == lists.NEWEST_FIRST,
     )
     data = [views.organization(located.organization, located.placement) for located in found]
-    return lists.shown(data, app.cursors.encode([following], binding) if following else None)
+    return lists.shown(app, data, [following] if following else None, binding)
 
 
 # --- creating -------------------------------------------------------------------------------------------------------

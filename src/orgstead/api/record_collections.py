@@ -56,7 +56,7 @@ async def page(caller: CanReadRecords, query: Annotated[ByName, Query()]) -> Res
     found = await caller.scan_in_space(record_collections.page, after=name, limit=query.limit + 1)
     following = found[query.limit - 1].name if len(found) > query.limit else None
     data = [record_collections.shown(collection) for collection in found[: query.limit]]
-    return lists.shown(data, caller.app.cursors.encode([following], binding) if following else None)
+    return lists.shown(caller.app, data, [following] if following else None, binding)
 
 
 @router.get(

@@ -82,7 +82,7 @@ async def _answered(
         limit=limit,
     )
     data = [queries.shown(record, wanted.select) for record in found.records]
-    return lists.shown(data, caller.app.cursors.encode(found.mark, binding) if found.mark else None)
+    return lists.shown(caller.app, data, found.mark, binding)
 
 
 @router.post(

@@ -121,14 +121,10 @@ def _is_own(folder: Path, found: os.stat_result) -> bool:
 
 def _files(database: Description) -> list[Finding]:
     """The files of an embedded database that the service could not write."""
-    if database.file is None:
-        return []
-    names = [database.file.name + suffix for suffix in ("", "-wal", "-shm", ".lock")]
-    files = [path for path in map(database.file.with_name, names) if path.exists()]
     return [
         fail("database", f"{path} cannot be written by this user.", _RIGHTS)
-        for path in files
-        if not os.access(path, os.R_OK | os.W_OK, effective_ids=True)
+        for path in database.files
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK, effective_ids=True)
     ]
 
 

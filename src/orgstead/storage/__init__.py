@@ -24,13 +24,13 @@ class Description:
     """What may be said about a database without opening it.
 
     ``url`` carries no credentials and no parameters. ``folder`` is the local folder that the database lives in, or None
-    where a server keeps it; ``file`` is the database's own file there. ``concurrent`` says whether several processes
-    may write to it at once.
+    where a server keeps it; ``files`` are those that it consists of there, its own first, whether they are there now
+    or not. ``concurrent`` says whether several processes may write to it at once.
     """
 
     url: str
     folder: Path | None
-    file: Path | None
+    files: tuple[Path, ...]
     concurrent: bool
 
 
@@ -41,14 +41,14 @@ def describe(url: str) -> Description:
         from orgstead.storage.sqlite import location
 
         place = location.parse(url)
-        return Description(place.url, place.path.parent, place.path, concurrent=False)
+        return Description(place.url, place.path.parent, place.files, concurrent=False)
     if scheme == "postgresql":
         from orgstead.storage.postgres import location as postgres
 
-        return Description(postgres.parse(url).url, None, None, concurrent=True)
+        return Description(postgres.parse(url).url, None, (), concurrent=True)
     from orgstead.storage.mongodb import location as mongodb
 
-    return Description(mongodb.parse(url).url, None, None, concurrent=True)
+    return Description(mongodb.parse(url).url, None, (), concurrent=True)
 
 
 async def open_storage(

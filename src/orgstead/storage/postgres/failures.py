@@ -202,9 +202,9 @@ def _unreached(cause: BaseException) -> OrgsteadError | None:
     match cause:
         case socket.gaierror():
             return unreached.unreached(unreached.UNKNOWN_HOST)
-        case OSError() if isinstance(cause, ConnectionRefusedError) or _REFUSED in str(
-            cause
-        ):  # at each of its addresses
+        case ConnectionRefusedError():
+            return unreached.unreached(unreached.REFUSED)
+        case OSError() if _REFUSED in str(cause):  # at each of its addresses
             return unreached.unreached(unreached.REFUSED)
         case TimeoutError():
             return unreached.unreached(unreached.SILENT)

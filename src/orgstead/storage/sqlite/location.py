@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from orgstead.errors import ConfigurationError
+from orgstead.storage.sqlite.lock import WriterLock
 
 EXAMPLE = "sqlite:///orgstead-data/main.db"
 BUSY_TIMEOUT_MS = 5000
@@ -27,6 +28,12 @@ class Location:
     @property
     def url(self) -> str:
         return f"sqlite:///{self.path}"
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The database's own file, what the engine keeps beside it while it is open, and the lock of its writer."""
+        beside = (self.path.with_name(self.path.name + suffix) for suffix in ("-wal", "-shm"))
+        return (self.path, *beside, WriterLock.file(self.path))
 
 
 def parse(url: str) -> Location:
