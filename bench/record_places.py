@@ -98,7 +98,7 @@ async def _fill(folder: Path, organizations: Sequence[str], records: int) -> Non
     app = await App.open(settings_in(folder))
     try:
         for located in (await record_import_many.located(app, organizations)).values():
-            terms = terms_of(app.settings, located.organization.plan, OPERATOR, app.clock())
+            terms = terms_of(app, located.organization.plan, OPERATOR)
             await record_collections.define(app, located.placement, COLLECTION, _DEFINITION, terms, OPERATOR)
         lines = _lines(organizations, records)
         async for told in record_import_many.import_records(app, COLLECTION, lines, OPERATOR):

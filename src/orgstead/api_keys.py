@@ -252,8 +252,8 @@ class KeyUses:
     def __init__(self, storage: Storage, in_background: Callable[[Coroutine[Any, Any, None]], object]) -> None:
         self._storage = storage
         self._in_background = in_background
-        self._org_ids: Recent[str] = Recent(4096)
-        self._tried: Recent[datetime] = Recent(4096)
+        self._org_ids: Recent[str, str] = Recent(4096)
+        self._tried: Recent[str, datetime] = Recent(4096)
 
     def organization_of(self, text: str) -> str | None:
         """Whose key this is, if it was good lately; None of any other, whatever it is."""

@@ -32,7 +32,7 @@ from orgstead.storage.port import Space, Transaction
 from orgstead.usage import Limits
 
 if TYPE_CHECKING:
-    from orgstead.settings import Settings
+    from orgstead.app import App
 
 MAX_CHANGES: Final = 500
 """Changes of one batch."""
@@ -75,10 +75,10 @@ class Terms:
     max_bytes: int
 
 
-def terms_of(settings: Settings, plan: str, actor: Actor, at: datetime) -> Terms:
-    """The terms of an organization on this plan."""
-    limits = usage.limits_of(settings, plan)
-    return Terms(actor=actor.id, at=at, limits=limits, max_bytes=settings.records.max_bytes)
+def terms_of(app: App, plan: str, actor: Actor) -> Terms:
+    """The terms of an organization on this plan, now."""
+    limits = usage.limits_of(app.settings, plan)
+    return Terms(actor=actor.id, at=app.clock(), limits=limits, max_bytes=app.settings.records.max_bytes)
 
 
 def is_id(text: str) -> bool:

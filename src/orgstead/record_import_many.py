@@ -124,7 +124,7 @@ async def _import_group(
     organization = where.organization
     if organization.status not in WRITABLE:
         return _refused(lines, f"The organization is {organization.status}."), None
-    terms = terms_of(app.settings, organization.plan, actor, app.clock())
+    terms = terms_of(app, organization.plan, actor)
     outcomes: list[Outcome] = []
     try:
         async for batch in record_import.import_records(app, where.placement, collection, lines, terms):

@@ -112,7 +112,7 @@ class Tokens:
             _header(algorithm, key.kid): key.key for key in keys.verifiers(algorithm)
         }
         self._refresh_key = keys.derived("refresh")
-        self._cache: Recent[_Verified] = Recent(cached)
+        self._cache: Recent[str, _Verified] = Recent(cached)
 
     # --- access tokens ------------------------------------------------------------------------------------------------
 

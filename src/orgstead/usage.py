@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from orgstead.errors import NotFound
@@ -13,7 +14,7 @@ from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 
 if TYPE_CHECKING:
-    from orgstead.settings import Settings
+    from orgstead.settings import PlanSettings, Settings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,8 +55,14 @@ _COLUMNS: Final[Mapping[type[Counted], Sequence[str]]] = {
 def limits_of(settings: Settings, plan: str) -> Limits:
     """What the plan allows; a plan that is not configured any more allows what exists, and nothing more."""
     rule = settings.plans.get(plan)
-    if rule is None:
-        return Limits(**dict.fromkeys(COUNTERS, 0))
+    return _NONE if rule is None else _limits(rule)
+
+
+_NONE: Final = Limits(**dict.fromkeys(COUNTERS, 0))
+
+
+@lru_cache(maxsize=64)
+def _limits(rule: PlanSettings) -> Limits:
     return Limits(**{what: getattr(rule, f"max_{what}") for what in COUNTERS})
 
 

@@ -1,4 +1,4 @@
-"""``access``: the one hot read. Each part or None, never cached, always the latest commit."""
+"""``access``: the one hot read. Each part or None, always as of the latest commit."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from orgstead.model import API_KEY_ID, Access, OrganizationStatus, Role
-from orgstead.storage.port import OrgScope, Storage, Transaction
+from orgstead.storage.port import OrgScope, Scope, Storage, Table, Transaction
 from orgstead.storage.tables import api_keys, memberships, organizations, placements, sessions, users
 from tests.contract.work import SYSTEM, do
 from tests.engines import Database
@@ -122,8 +122,80 @@ async def test_access_of_another_organization(storage: Storage) -> None:
     assert crossed.organization == theirs.organization
 
 
+_CHANGED: dict[str, dict[str, Any]] = {
+    "organization": {"status": OrganizationStatus.SUSPENDED},
+    "placement": {"epoch": 9},
+    "membership": {"role": Role.VIEWER},
+    "session": {"user_epoch": 8},
+    "user_epoch": {"epoch": 8},
+}
+
+
+async def _replaced(tx: Transaction, table: Table[Any], old: Any, new: Any) -> None:
+    await tx.replace(table, new)
+
+
+async def _replaced_among_many(tx: Transaction, table: Table[Any], old: Any, new: Any) -> None:
+    await tx.replace_many(table, [new])
+
+
+async def _removed_and_added(tx: Transaction, table: Table[Any], old: Any, new: Any) -> None:
+    await tx.remove(table, *key_of(table, old))
+    await tx.add(table, new)
+
+
+async def _removed_among_many_and_added(tx: Transaction, table: Table[Any], old: Any, new: Any) -> None:
+    await tx.remove_many(table, [key_of(table, old)])
+    await tx.add_many(table, [new])
+
+
+async def _taken_and_added(tx: Transaction, table: Table[Any], old: Any, new: Any) -> None:
+    await tx.take(table, **dict(zip(table.key, key_of(table, old), strict=True)))
+    await tx.add_all([(table, [new])])
+
+
+async def _adjusted(tx: Transaction, table: Table[Any], old: Any, new: Any) -> None:
+    """As it should be but for one number, which is then adjusted."""
+    number = next(name for name in ("epoch", "user_epoch", "members") if name in table.columns)
+    await tx.replace(table, replace(new, **{number: getattr(new, number) - 3}))
+    await tx.adjust(table, *key_of(table, old), deltas={number: 3})
+
+
+_WAYS = [
+    _replaced,
+    _replaced_among_many,
+    _removed_and_added,
+    _removed_among_many_and_added,
+    _taken_and_added,
+    _adjusted,
+]
+_CASES = [(part, way) for part in _CHANGED for way in _WAYS if (part, way) != ("membership", _adjusted)]  # no numbers
+
+
+@pytest.mark.parametrize(("part", "change"), _CASES)
+async def test_access_sees_a_change_however_it_is_made(storage: Storage, part: str, change: Any) -> None:
+    """Whatever verb changes whatever row, in whatever scope, shows in the very next answer; and nothing else does."""
+    caller, other = Caller(), Caller()
+    for one in (caller, other):
+        await storage.run(SYSTEM, one.enter)
+        assert [await storage.access(*one.key) for _ in range(2)] == [one.access] * 2
+    table, row = caller.rows[part]
+    key = key_of(table, row)
+    scopes: list[Scope] = [SYSTEM] if table.scope is None else [SYSTEM, OrgScope(caller.key[0])]
+    for scope in scopes:
+        for wanted in (replace(row, **_CHANGED[part]), row):
+            old = await do(storage, SYSTEM, "get", table, *key)
+            new = replace(wanted, version=old.version) if table.versioned else wanted
+            await storage.run(scope, change, table, old, new)
+            found = await storage.access(*caller.key)
+            stored = await do(storage, SYSTEM, "get", table, *key)
+            assert getattr(found, part) == (stored.epoch if part == "user_epoch" else stored)
+            assert replace(found, **{part: None}) == replace(caller.access, **{part: None})
+            assert await storage.access(*other.key) == other.access
+
+
 async def test_access_sees_the_latest_commit(storage: Storage) -> None:
-    """Never cached: what a commit changed, or a rollback did not, shows in the very next answer."""
+    """What a commit changed, or a rollback did not, shows in the very next answer."""
     caller = Caller()
     await storage.run(SYSTEM, caller.enter)
     await storage.access(*caller.key)

@@ -126,14 +126,14 @@ async def create(app: App, writers: Writers, name: str, plan: str) -> str:
 async def create_record(app: App, where: Placement, id: str) -> None:
     """Add a record as the product does: with its entries in the indexes of its collection."""
     data = apps.record(where.org_id, id).data
-    terms = record_batches.terms_of(app.settings, "enterprise", apps.TESTER, app.clock())
+    terms = record_batches.terms_of(app, "enterprise", apps.TESTER)
     await app.cell(where.cell).run(space_of(where), records.create, space_of(where), "notes", data, terms, id=id)
 
 
 async def define(app: App, org_id: str) -> None:
     """Another index instead of the one that there is, over more records than one batch."""
     tell("defining", org_id)
-    terms = record_batches.terms_of(app.settings, "enterprise", apps.TESTER, app.clock())
+    terms = record_batches.terms_of(app, "enterprise", apps.TESTER)
     definition = record_definitions.parse(indexes=[["-/id"]])
     where = await apps.placement(app, org_id)
     await record_collections.define(app, where, "notes", definition, terms, apps.TESTER)

@@ -183,7 +183,7 @@ async def set_up(app: App, plan: str, history: History, *, indexed: bool = False
     org_id = located.organization.id
     history.note("created", "Target", org_id, located.organization.slug)
     if indexed:
-        terms = record_batches.terms_of(app.settings, "enterprise", apps.TESTER, app.clock())
+        terms = record_batches.terms_of(app, "enterprise", apps.TESTER)
         definition = record_definitions.parse(indexes=[["text"]])
         await record_collections.define(app, located.placement, "notes", definition, terms, apps.TESTER)
         lines = [Line(n, apps.record(org_id, f"before-{n}").data, f"before-{n}") for n in range(BEFORE)]

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 def trace(storage: SqliteStorage) -> list[str]:
-    """From now on: the statements of the reading connection of this thread, without those that read."""
+    """From now on: the statements of the reading connection of this thread, without those that read rows."""
     statements: list[str] = []
 
     def note(statement: str) -> None:
@@ -64,10 +64,10 @@ async def test_reads_of_one_turn_share_a_transaction_that_ends_with_it(storage: 
     for _ in range(3):
         assert await stored(storage) == ["evt_1"]
         await storage.access("org", "usr", "ses")
-    assert statements == ["BEGIN"]
+    assert statements == ["BEGIN", "PRAGMA data_version"]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
-    assert statements == ["BEGIN", "COMMIT"]
+    assert statements == ["BEGIN", "PRAGMA data_version", "COMMIT"]
     assert not storage._readers.connection().in_transaction
 
 

@@ -110,7 +110,7 @@ class Caller:
     def terms(self) -> Terms:
         """What the caller writes records on."""
         app = self.app
-        return record_batches.terms_of(app.settings, self.principal.organization.plan, self.actor, app.clock())
+        return record_batches.terms_of(app, self.principal.organization.plan, self.actor)
 
     def named(self, what: str) -> str:
         """The value of a parameter of the path."""

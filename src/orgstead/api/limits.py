@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from orgstead.api.deadlines import Deadlines, current_task
 from orgstead.api.strict_json import MAX_MEMBERS, decode
 from orgstead.errors import BodyTooLarge, MalformedRequest, RequestTimeout, UnsupportedMediaType
 
@@ -80,13 +81,14 @@ class BodyOptions:
 
 
 class BodyReader:
-    """Reads and judges the body of one request after the other; keeps nothing between them."""
+    """Reads and judges the bodies of requests; keeps nothing of one for the next."""
 
     def __init__(self, options: BodyOptions) -> None:
         self._max = options.max_bytes
         self._large = max(options.max_bytes, options.large_bytes)
         self._idle = options.idle_seconds
         self._rate = options.bytes_per_second
+        self._waiting = Deadlines(options.idle_seconds)
 
     @staticmethod
     def has_none(method: str, headers: Mapping[bytes, bytes]) -> bool:
@@ -124,37 +126,61 @@ class BodyReader:
         return WholeBody(body, decode(body, max_members=LARGE_MEMBERS if large else MAX_MEMBERS), receive)
 
     async def _collect(self, receive: Receive, limit: int) -> bytes:
-        chunks: list[bytes] = []
-        size = 0
         loop = asyncio.get_running_loop()
         started = loop.time()
+        message = await self._first(receive)
+        chunk = _content(message)
+        if len(chunk) > limit:
+            raise self._too_large(limit)
+        if not message.get("more_body", False):
+            return chunk
+        chunks = [chunk]
+        size = len(chunk)
         try:
             async with asyncio.timeout_at(started + self._idle) as timeout:
-                while True:
+                while message.get("more_body", False):
+                    allowance = started + self._idle + size / self._rate
+                    timeout.reschedule(min(loop.time() + self._idle, allowance))
                     message = await receive()
-                    if message["type"] == "http.disconnect":
-                        raise Disconnected
-                    chunk: bytes = message.get("body", b"")
+                    chunk = _content(message)
                     size += len(chunk)
                     if size > limit:
                         raise self._too_large(limit)
-                    if not message.get("more_body", False):
-                        break
                     chunks.append(chunk)
-                    allowance = started + self._idle + size / self._rate
-                    timeout.reschedule(min(loop.time() + self._idle, allowance))
         except TimeoutError:
-            raise RequestTimeout("The request's body did not arrive in time.") from None
-        if not chunks:
-            return chunk
-        chunks.append(chunk)
+            raise _late() from None
         return b"".join(chunks)
+
+    async def _first(self, receive: Receive) -> Message:
+        """What there is of the body, most often all of it: not worth a timer of its own."""
+        task = current_task()
+        self._waiting.enter(task)
+        try:
+            return await receive()
+        except asyncio.CancelledError:
+            if self._waiting.leave(task):
+                raise _late() from None
+            raise
+        finally:
+            self._waiting.leave(task)
 
     @staticmethod
     def _too_large(limit: int) -> BodyTooLarge | MalformedRequest:
         if limit == 0:
             return MalformedRequest("A request with this method has no body; leave it out.")
         return BodyTooLarge(f"The request body is larger than the {limit} bytes that this service accepts.")
+
+
+def _content(message: Message) -> bytes:
+    """The next part of a body. Raises ``Disconnected`` where there is none to come."""
+    if message["type"] == "http.disconnect":
+        raise Disconnected
+    part: bytes = message.get("body", b"")
+    return part
+
+
+def _late() -> RequestTimeout:
+    return RequestTimeout("The request's body did not arrive in time.")
 
 
 def _check_type(headers: Mapping[bytes, bytes]) -> None:

@@ -103,7 +103,7 @@ def define(
                 [fields.split(",") for fields in unique or ()],
             )
         found = await within.organization(app, org)
-        terms = terms_of(app.settings, found.organization.plan, OPERATOR, app.clock())
+        terms = terms_of(app, found.organization.plan, OPERATOR)
         defined = await record_collections.define(app, found.placement, name, definition, terms, OPERATOR)
         if defined.operation:
             out.say(f"The operation goes on: orgstead operation get {defined.operation.id}")

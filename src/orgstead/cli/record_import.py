@@ -67,7 +67,7 @@ async def _outcomes(
             yield [_shown(one.organization_id, one.outcome) for one in told]
         return
     org_id = where.organization.id
-    terms = terms_of(app.settings, where.organization.plan, OPERATOR, app.clock())
+    terms = terms_of(app, where.organization.plan, OPERATOR)
     plain: Iterator[Line] = (addressed.line for addressed in read)
     async for outcomes in record_import.import_records(app, where.placement, collection, plain, terms):
         yield [_shown(org_id, outcome) for outcome in outcomes]

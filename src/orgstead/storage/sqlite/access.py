@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from orgstead.model import API_KEY_ID, Access
 from orgstead.storage import tables
@@ -40,6 +40,18 @@ def _selecting(credential: Table[Any], found: str) -> str:
         " LEFT JOIN users AS u ON u.id = ?2"
     )
 
+
+ABOUT_CALLERS: Final[frozenset[Table[Any]]] = frozenset(
+    {
+        tables.organizations,
+        tables.placements,
+        tables.memberships,
+        tables.sessions,
+        tables.api_keys,
+        tables.users,
+    }
+)
+"""Every table that is read here."""
 
 _WITH_SESSION = _selecting(tables.sessions, "c.id = ?3")
 _WITH_API_KEY = _selecting(tables.api_keys, "c.org_id = ?1 AND c.id = ?3")

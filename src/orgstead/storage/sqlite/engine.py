@@ -17,7 +17,7 @@ from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access
 from orgstead.storage.port import Digest, FoundSpace, Scope, Space, SystemScope, Table, Transaction
-from orgstead.storage.sqlite import access, connections, failures, location, maintenance, schema, spaces
+from orgstead.storage.sqlite import connections, failures, location, maintenance, schema, spaces
 from orgstead.storage.sqlite.drive import drive
 from orgstead.storage.sqlite.lock import WriterLock
 from orgstead.storage.sqlite.transaction import SqliteTransaction
@@ -116,9 +116,10 @@ class SqliteStorage:
         **kwargs: P.kwargs,
     ) -> T:
         self._noted(scope)
+        changes = self._writer.changes if self._writer else None
 
         def job(connection: sqlite3.Connection) -> T:
-            return drive(SqliteTransaction(connection, scope, writable=True), work, args, kwargs)
+            return drive(SqliteTransaction(connection, scope, changes), work, args, kwargs)
 
         return await self._write(job)
 
@@ -143,7 +144,7 @@ class SqliteStorage:
         return await self._aside(_on_snapshot, _read, scope, work, args, kwargs)
 
     async def access(self, org_id: str, user_id: str, credential_id: str) -> Access:
-        return self._now(access.access, org_id, user_id, credential_id)
+        return self._at_once(self._turns.access, org_id, user_id, credential_id)
 
     # --- spaces -----------------------------------------------------------------------------------------------------
 
@@ -204,10 +205,13 @@ class SqliteStorage:
 
     def _now(self, job: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``job`` on the calling thread, on one snapshot of what is committed now."""
+        return self._at_once(self._turns.read, job, *args, **kwargs)
+
+    def _at_once(self, read: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         if self._closed:
             raise failures.closed()
         try:
-            return self._turns.read(job, *args, **kwargs)
+            return read(*args, **kwargs)
         except sqlite3.Error as error:
             raise failures.translated(error) from error
 
@@ -240,7 +244,7 @@ def _read(
     kwargs: dict[str, Any],
 ) -> T:
     """Run work that only reads, in the transaction that there is."""
-    return drive(SqliteTransaction(connection, scope, writable=False), work, args, kwargs)
+    return drive(SqliteTransaction(connection, scope), work, args, kwargs)
 
 
 def _on_snapshot(

@@ -23,7 +23,7 @@ _BACKUP_PAGES = 1024
 
 def digest(connection: sqlite3.Connection, scope: Scope, table: Table[Any]) -> Digest:
     """``Storage.digest``: the sum of the rows' SHA-256 modulo 2**256, so that no order is needed. Streams the rows."""
-    tx = SqliteTransaction(connection, scope, writable=False)
+    tx = SqliteTransaction(connection, scope)
     sql = tx.statements(table)
     conditions, values = tx.conditions(sql, None)
     count, total = 0, 0

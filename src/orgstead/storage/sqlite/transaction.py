@@ -18,6 +18,8 @@ from orgstead.errors import (
 )
 from orgstead.storage.port import Scope, Table
 from orgstead.storage.sqlite import failures, lists
+from orgstead.storage.sqlite.access import ABOUT_CALLERS
+from orgstead.storage.sqlite.changes import Changes
 from orgstead.storage.sqlite.statements import Statements, physical_name, statements_of
 from orgstead.storage.unit import Unit, identified_by
 
@@ -54,13 +56,17 @@ def _verb(
 
 
 class SqliteTransaction(Unit):
-    """The verbs of ``port.Transaction`` within one scope, on a connection that has begun a transaction."""
+    """The verbs of ``port.Transaction`` within one scope, on a connection that has begun a transaction.
 
-    __slots__ = ("_connection",)
+    ``changes`` is told what the unit changes; without it the unit only reads.
+    """
 
-    def __init__(self, connection: sqlite3.Connection, scope: Scope, *, writable: bool) -> None:
-        super().__init__(scope, writable=writable)
+    __slots__ = ("_changes", "_connection")
+
+    def __init__(self, connection: sqlite3.Connection, scope: Scope, changes: Changes | None = None) -> None:
+        super().__init__(scope, writable=changes is not None)
         self._connection = connection
+        self._changes = changes
 
     def translated(self, error: BaseException) -> BaseException:
         return failures.translated(error)
@@ -131,6 +137,7 @@ class SqliteTransaction(Unit):
     @_verb(writes=True)
     def take(self, /, table: Table[Row], **where: Any) -> Row | None:
         sql = self.statements(table)
+        self.note_change(sql, None)
         condition, values = self._identity(sql, where)
         rows = self.rows(sql.delete + condition + sql.returning, values)
         return sql.codec.decode(rows[0]) if rows else None
@@ -158,6 +165,7 @@ class SqliteTransaction(Unit):
         at_most: Mapping[str, int] | None = None,
     ) -> bool:
         sql = self.statements(table)
+        self.note_change(sql, key[0] if table.scope else None)
         integer = sql.codec.integer
         added = [integer(column, delta) for column, delta in deltas.items()]
         _, identity = self._by_key(sql, sql.key(key))
@@ -220,6 +228,11 @@ class SqliteTransaction(Unit):
             values.append(self.org_id)
         return texts, values
 
+    def note_change(self, sql: Statements[Any], org_id: Any) -> None:
+        """Tell that a row of this organization, or of any (None), is changed or removed. A new one need not be told."""
+        if self._changes is not None and sql.table in ABOUT_CALLERS:
+            self._changes.note(self.org_id or org_id)
+
     def rows(self, text: str, values: Sequence[Any]) -> list[Any]:
         """All rows of a statement; none where a dedicated space is not there (any more)."""
         try:
@@ -271,6 +284,7 @@ class SqliteTransaction(Unit):
             self._add(sql, row)
 
     def _replace(self, sql: Statements[Row], row: Row) -> Row:
+        self.note_change(sql, getattr(row, sql.table.scope or "org_id", None))
         values = sql.codec.encode(row)
         key = [values[place] for place in sql.key_places]
         condition, identity = self._by_key(sql, list(key))
@@ -292,6 +306,7 @@ class SqliteTransaction(Unit):
         raise StaleRow if self.rows(sql.exists + condition, identity) else NotFound
 
     def _remove(self, sql: Statements[Row], key: tuple[Any, ...]) -> None:
+        self.note_change(sql, key[0] if sql.table.scope else None)
         condition, values = self._by_key(sql, sql.key(key))
         if not self.count(sql.delete + condition, values):
             raise NotFound

@@ -14,9 +14,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Concatenate, ParamSpec, TypeVar
 
+from orgstead.model import Access
 from orgstead.storage.sqlite import failures
+from orgstead.storage.sqlite.access import access
 from orgstead.storage.sqlite.connections import Readers
 from orgstead.storage.sqlite.drive import ForeignAwait
+from orgstead.storage.sqlite.memory import Key, Memory
 from orgstead.storage.sqlite.writer import Writer
 
 T = TypeVar("T")
@@ -30,10 +33,12 @@ class _Turn:
     while it is used takes the process with it.
     """
 
-    __slots__ = ("begun", "closed", "commits", "connection", "ending", "lock", "loop", "reading")
+    __slots__ = ("begun", "closed", "commits", "connection", "ending", "lock", "looked", "loop", "memory", "reading")
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, memory: Memory | None) -> None:
         self.connection = connection
+        self.memory = memory
+        self.looked = False
         self.lock = threading.Lock()
         self.begun = self.ending = self.reading = self.closed = False
         self.commits = 0
@@ -51,7 +56,17 @@ class _Turn:
             self.ending = True
         self.connection.execute("BEGIN")
         self.begun = True
+        self.looked = False
         self.commits = commits  # taken before the transaction sees anything: it may have seen more, never less
+
+    def access(self, key: Key) -> Access:
+        """The hot read in the transaction that has begun."""
+        if self.memory is None:
+            return access(self.connection, *key)
+        if not self.looked:
+            self.memory.look(self.connection, self.commits)
+            self.looked = True
+        return self.memory.access(self.connection, key)
 
     def commit(self) -> None:
         """Let go of the file; by whoever holds the lock."""
@@ -122,11 +137,20 @@ class Turns:
                 if not shared or writer is None or writer.log_is_long:
                     turn.commit()
 
+    def access(self, org_id: str, user_id: str, credential_id: str) -> Access:
+        """``Storage.access`` as of the last commit."""
+        return self.read(self._access, (org_id, user_id, credential_id))
+
+    def _access(self, _: sqlite3.Connection, key: Key) -> Access:
+        turn: _Turn = self._local.turn
+        return turn.access(key)
+
     def _new(self) -> _Turn:
         with self._lock:
             if self._closed:
                 raise failures.closed()
-            turn = _Turn(self._readers.connection())
+            writer = self._writer
+            turn = _Turn(self._readers.connection(), Memory(writer.changes) if writer else None)
             self._all.append(turn)
         return turn
 

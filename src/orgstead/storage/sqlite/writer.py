@@ -19,6 +19,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from orgstead.errors import OutcomeUnknown, Overloaded
 from orgstead.storage.sqlite import failures
+from orgstead.storage.sqlite.changes import Changes
 from orgstead.storage.sqlite.connections import CHECKPOINT_BYTES
 from orgstead.storage.sqlite.presence import Presence
 
@@ -59,6 +60,8 @@ class Writer:
         self.units = 0
         self.attempts = 0
         """Commits and what may have become one: whoever knows this number knows whether anything can have changed."""
+        self.changes = Changes()
+        """What the units change is noted there, each before anybody can see its commit."""
         self.log_is_long = False
         """The log has grown beyond where it begins anew, because somebody was reading whenever it could have."""
         self.presence = Presence(connection)
@@ -147,6 +150,7 @@ class Writer:
             self._roll_back()
             _deliver([done._replace(error=done.error or failures.gone()) for done in outcomes])
             return bound
+        self.changes.commit(self.attempts + 1)
         try:
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
