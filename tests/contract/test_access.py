@@ -155,9 +155,7 @@ async def _taken_and_added(tx: Transaction, table: Table[Any], old: Any, new: An
 
 
 async def _adjusted(tx: Transaction, table: Table[Any], old: Any, new: Any) -> None:
-    """As it should be but for one number, which is then adjusted."""
     number = next(name for name in ("epoch", "user_epoch", "members") if name in table.columns)
-    await tx.replace(table, replace(new, **{number: getattr(new, number) - 3}))
     await tx.adjust(table, *key_of(table, old), deltas={number: 3})
 
 

@@ -204,3 +204,4 @@ async def test_nobody_is_told_what_a_commit_has_changed(storage: SqliteStorage) 
 def test_every_table_that_is_read_is_known() -> None:
     read = {name for text in (access._WITH_SESSION, access._WITH_API_KEY) for name in re.findall(r"JOIN (\w+)", text)}
     assert read == {table.name for table in access.ABOUT_CALLERS}
+    assert all(table.lease is None for table in access.ABOUT_CALLERS), "claiming their rows would have to be noted"

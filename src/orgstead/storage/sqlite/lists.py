@@ -162,7 +162,6 @@ def claim(
         raise ValueError(f"Rows of {table.name} cannot be claimed: its declaration names no lease.")
     until_column, owner_column = table.lease
     sql = tx.statements(table)
-    tx.note_change(sql, None)
     conditions, values = tx.conditions(sql, where)
     conditions.append(f"{quoted(until_column)} <= ?")
     values.append(sql.codec.comparable(until_column, due))
