@@ -225,6 +225,8 @@ class Batch:
 
     async def conflicts(self) -> list[tuple[Taken, UniqueTaken]]:
         """The changes that were taken and claim unique values of records that keep them, or of changes before them."""
+        if not any(claim for taken in self._taken for claim in taken.come.values()):
+            return []
         claims: dict[tuple[str, int, str], Taken] = {}
         found: list[tuple[Taken, UniqueTaken]] = []
         released = {(t.key[0], *at) for t in self._taken for at, claim in t.gone.items() if claim}
@@ -329,6 +331,8 @@ class Batch:
 
     async def _remove(self) -> None:
         """Remove the records that are deleted, and the index entries that go."""
+        if not any(t.before for t in self._taken):
+            return
         org_id = self._space.org_id
         deleted = [t.before for t in self._taken if t.before and not t.after]
         if deleted:

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import closing
 from datetime import datetime
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from orgstead.errors import (
@@ -16,6 +16,7 @@ from orgstead.errors import (
     PlacementMoved,
     StaleRow,
 )
+from orgstead.storage import space_names
 from orgstead.storage.port import Scope, Table
 from orgstead.storage.sqlite import failures, lists
 from orgstead.storage.sqlite.access import ABOUT_CALLERS
@@ -41,7 +42,8 @@ def _verb(
     ) -> Callable[Concatenate[SqliteTransaction, P], Coroutine[Any, Any, T]]:
         @wraps(method)
         async def verb(self: SqliteTransaction, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            self.begin_verb(writes=writes)
+            if self.ended or (writes and not self.writable):
+                self.begin_verb(writes=writes)
             try:
                 return method(self, *args, **kwargs)
             except BaseException as error:
@@ -55,18 +57,34 @@ def _verb(
     return decorate
 
 
+_SYSTEM, _ORGANIZATION = "system", "organization"
+"""Places that are no names of spaces."""
+
+
+@lru_cache(maxsize=4096)
+def _statements_in(place: str) -> dict[Table[Any], Statements[Any]]:
+    """The statements of the tables that were admitted in a place: of a scope without space, of pooled spaces (""), or
+    of the dedicated space of this name. What was admitted there once always is."""
+    return {}
+
+
 class SqliteTransaction(Unit):
     """The verbs of ``port.Transaction`` within one scope, on a connection that has begun a transaction.
 
     ``changes`` is told what the unit changes; without it the unit only reads.
     """
 
-    __slots__ = ("_changes", "_connection")
+    __slots__ = ("_changes", "_connection", "_statements")
 
     def __init__(self, connection: sqlite3.Connection, scope: Scope, changes: Changes | None = None) -> None:
         super().__init__(scope, writable=changes is not None)
         self._connection = connection
         self._changes = changes
+        if self.space is not None:
+            place = space_names.name_of(self.space) or ""
+        else:
+            place = _SYSTEM if self.org_id is None else _ORGANIZATION
+        self._statements = _statements_in(place)
 
     def translated(self, error: BaseException) -> BaseException:
         return failures.translated(error)
@@ -207,8 +225,12 @@ class SqliteTransaction(Unit):
 
     def statements(self, table: Table[Row]) -> Statements[Row]:
         """The SQL of ``table`` where this scope has it; raises ``OutOfScope`` where it has not (promise 4)."""
-        self.admit(table)
-        return statements_of(table, table.name if self.space is None else physical_name(self.space, table))
+        sql = self._statements.get(table)
+        if sql is None:
+            self.admit(table)
+            physical = table.name if self.space is None else physical_name(self.space, table)
+            sql = self._statements[table] = statements_of(table, physical)
+        return sql
 
     def conditions(
         self, sql: Statements[Any], where: Mapping[str, Any] | None, *, scoped: bool = True
