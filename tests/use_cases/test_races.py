@@ -25,11 +25,11 @@ from orgstead.renaming import NewName
 from orgstead.storage import tables
 from tests import apps
 from tests.engines import Database
-from tests.support import EVERYTHING, sample
+from tests.support import sample
 
 pytestmark = pytest.mark.anyio
 
-ROUNDS = 200 if EVERYTHING else 25
+ROUNDS = range(200)
 
 
 async def outcomes(*work: Awaitable[Any]) -> Counter[str]:
@@ -85,7 +85,7 @@ async def test_the_race_for_a_name_can_be_lost(app: App, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("plan", ["free", "enterprise"])
 async def test_creating_and_renaming_to_one_name(app: App, plan: str) -> None:
-    for number in range(ROUNDS):
+    for number in sample("rounds of a race for a name", ROUNDS, 10):
         name = f"Wanted {number}"
         other = (await apps.created(app, f"Other {number}", plan)).organization
         found = await outcomes(apps.created(app, name, plan), rename(app, other.id, name))
@@ -115,7 +115,7 @@ async def test_two_organizations_that_want_each_others_names(app: App, plan: str
 
 
 async def test_creating_a_name_that_is_being_deleted(app: App) -> None:
-    for number in range(ROUNDS):
+    for number in sample("rounds of a race for a name", ROUNDS, 10):
         org_id = (await apps.created(app, f"Gone {number}", "enterprise")).organization.id
         await app.storage.run(apps.SCOPE, organizations.close, org_id, timedelta(), actor=apps.TESTER, at=app.clock())
         found = await outcomes(purging.purge(app, org_id, apps.TESTER), apps.created(app, f"Gone {number}"))
@@ -127,7 +127,7 @@ async def test_creating_a_name_that_is_being_deleted(app: App) -> None:
 async def test_two_owners_who_remove_each_other(app: App) -> None:
     located = await apps.created(app, "Acme")
     org_id = located.organization.id
-    for _ in sample("rounds of two owners who remove each other", range(200), 40):
+    for _ in sample("rounds of two owners who remove each other", ROUNDS, 20):
         (first,) = await apps.rows(app, tables.memberships)
         second = apps.person(app)
         await app.storage.run(apps.SCOPE, _add_owner, org_id, second, app)
