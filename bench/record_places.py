@@ -75,9 +75,9 @@ def filled(options: Options, records: int) -> Path:
     return places.kept(options, f"{records}-records", fill)
 
 
-def path_of(owner: Member) -> str:
-    """The path of the collection in the owner's organization."""
-    return f"/v1/organizations/{owner.org_id}/collections/{COLLECTION}"
+def path_of(owner: Member, collection: str = COLLECTION) -> str:
+    """The path of a collection in the owner's organization."""
+    return f"/v1/organizations/{owner.org_id}/collections/{collection}"
 
 
 def page_requests(owner: Member, count: int, random: Random) -> Sequence[bytes]:

@@ -9,7 +9,7 @@ from bench.load import ask, repeated, request
 from bench.options import Options
 from bench.places import members
 from bench.processes import served
-from bench.record_places import data_of, fresh, page_requests, path_of, rows
+from bench.record_places import COLLECTION, data_of, fresh, page_requests, path_of, rows
 from bench.results import Result
 from bench.rounds import in_turns
 
@@ -29,20 +29,26 @@ def run(options: Options) -> list[Result]:
         request("GET", f"{path_of(owner)}/records/{random.choice(records)['assignment']}", token=owner.token)
         for owner in owners
     ]
-    creations = [
-        request("POST", f"{path_of(owner)}/records", token=owner.token, body={"data": data_of(random.choice(records))})
-        for owner in owners
-    ]
+    indexed, plain = (
+        [
+            request("POST", f"{path_of(owner, name)}/records", token=owner.token, body={"data": data_of(row)})
+            for owner, row in zip(owners, random.choices(records, k=len(owners)), strict=True)
+        ]
+        for name in (COLLECTION, "notes")
+    )
     queries = [page_requests(owner, 1, random)[0] for owner in owners]
     bare = [request("GET", "/bare")]
     with served(place) as server:
-        for wanted, status in ((gets[0], b"200"), (creations[0], b"201"), (queries[0], b"200")):
-            ask(server.port, wanted, status)
+        ask(server.port, gets[0])
+        ask(server.port, queries[0])
+        for wanted in (indexed[0], *plain):  # a collection without indexes comes into being with its first record
+            ask(server.port, wanted, b"201")
         load = partial(repeated, connections=_CONNECTIONS, seconds=options.seconds)
         found = in_turns(
             {
                 "get": (server, partial(load, server.port, gets)),
-                "create": (server, partial(load, server.port, creations, status=b"201")),
+                "create": (server, partial(load, server.port, plain, status=b"201")),
+                "create indexed": (server, partial(load, server.port, indexed, status=b"201")),
                 "query": (server, partial(load, server.port, queries)),
                 "bare": (server, partial(load, server.plain_port, bare)),
             },
@@ -65,6 +71,7 @@ def run(options: Options) -> list[Result]:
         for name, what in (
             ("get", "authenticated GET of a record"),
             ("create", f"creating a record, {_CONNECTIONS} at once"),
+            ("create indexed", f"creating a record in an indexed collection, {_CONNECTIONS} at once"),
             ("query", "first page of an indexed query, 50 records"),
         )
     ]

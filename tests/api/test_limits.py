@@ -184,6 +184,18 @@ async def test_a_body_that_stops_arriving_is_given_up(chunks: tuple[bytes, ...])
         await reader.read("POST", JSON, Client(*chunks, ends=False).receive)
 
 
+def test_a_body_is_given_up_on_a_second_loop_too() -> None:
+    """The first loop ended while it waited to look for late bodies."""
+    reader = BodyReader(BodyOptions(idle_seconds=0.02))
+    asyncio.run(_read(reader, Client(b"{}")))
+    with pytest.raises(RequestTimeout):
+        asyncio.run(asyncio.wait_for(_read(reader, Client(ends=False)), 30))
+
+
+async def _read(reader: BodyReader, client: Client) -> None:
+    await reader.read("POST", JSON, client.receive)
+
+
 async def test_a_body_that_trickles_is_given_up_although_it_never_stops() -> None:
     """Its pauses are all shorter than the longest one allowed: only the time in all can end it."""
     reader = BodyReader(BodyOptions(idle_seconds=0.5, bytes_per_second=1_000_000))

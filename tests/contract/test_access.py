@@ -192,6 +192,23 @@ async def test_access_sees_a_change_however_it_is_made(storage: Storage, part: s
             assert await storage.access(*other.key) == other.access
 
 
+async def test_access_sees_changes_of_a_session_that_is_another_organizations(storage: Storage) -> None:
+    """A session is found by its id alone, whosever it is, and even where it changes hands."""
+    ours, theirs = Caller(), Caller()
+    for caller in (ours, theirs):
+        await storage.run(SYSTEM, caller.enter)
+    membership = sample(memberships, theirs.key[0], user_id=ours.user.id)
+    await do(storage, SYSTEM, "add", memberships, membership)
+    crossed = (theirs.key[0], ours.user.id, ours.session.id)
+    session = ours.session
+    for change in ({"user_epoch": 8}, {"org_id": theirs.key[0]}, {"user_epoch": 9}, {"org_id": ours.key[0]}):
+        for key in (crossed, ours.key):
+            assert (await storage.access(*key)).session == session
+        session = await do(storage, SYSTEM, "replace", sessions, replace(session, **change))
+        for key in (crossed, ours.key):
+            assert (await storage.access(*key)).session == session
+
+
 async def test_access_sees_the_latest_commit(storage: Storage) -> None:
     """What a commit changed, or a rollback did not, shows in the very next answer."""
     caller = Caller()

@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from random import Random
+from random import Random, random
+from typing import Any
 
 import pytest
 
+from orgstead.errors import OutcomeUnknown
 from orgstead.model import Role
 from orgstead.storage.port import OrgScope, Transaction
 from orgstead.storage.sqlite import access, changes, memory
@@ -21,7 +23,7 @@ from orgstead.storage.sqlite.engine import SqliteStorage
 from orgstead.storage.tables import memberships, organizations, sessions
 from tests.contract.test_access import Caller
 from tests.rows import sample
-from tests.storage_sqlite.work import SYSTEM, add, stored, writer_of
+from tests.storage_sqlite.work import SYSTEM, add, ids, stored, writer_of
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +57,12 @@ async def demoted(tx: Transaction, caller: Caller) -> None:
     await tx.replace(memberships, replace(caller.membership, role=Role.VIEWER))
 
 
+async def role_of(storage: SqliteStorage, caller: Caller) -> Role:
+    found = await storage.access(*caller.key)
+    assert found.membership
+    return found.membership.role
+
+
 async def test_who_was_found_is_not_read_again(storage: SqliteStorage) -> None:
     callers = await entered(storage, 5)
     with reads(storage) as statements:
@@ -79,10 +87,8 @@ async def test_what_concerns_others_is_no_reason_to_read_again(storage: SqliteSt
     with reads(storage) as statements:
         assert await storage.access(*caller.key) == caller.access
         assert statements == []
-        found = await storage.access(*other.key)
+        assert await role_of(storage, other) is Role.VIEWER
         assert len(statements) == 1
-    assert found.membership
-    assert found.membership.role is Role.VIEWER
 
 
 async def test_who_is_not_there_is_looked_for_each_time(storage: SqliteStorage) -> None:
@@ -93,14 +99,29 @@ async def test_who_is_not_there_is_looked_for_each_time(storage: SqliteStorage) 
     assert len(statements) == 3
 
 
-async def test_a_change_that_another_program_makes_is_seen(storage: SqliteStorage, path: Path) -> None:
-    """Nobody should, beside the lock; whoever does all the same must not leave a revoked session valid."""
+@pytest.mark.parametrize("before", ["nothing", "what changes nothing", "a change"])
+@pytest.mark.parametrize("after", ["nothing", "what changes nothing", "a change"])
+async def test_a_change_that_another_program_makes_is_seen(
+    storage: SqliteStorage, path: Path, before: str, after: str
+) -> None:
+    """Nobody should, beside the lock; whoever does all the same must not leave a revoked session valid.
+
+    It is taken for ours only after a change of ours that nobody has looked at, and until the next transaction.
+    """
     (caller,) = await entered(storage)
+
+    async def meanwhile(what: str) -> None:
+        if what != "nothing":
+            await storage.run(SYSTEM, *((add, f"evt_{random()}") if what == "a change" else (ids,)))
+
+    await meanwhile(before)
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("UPDATE memberships SET role = 'viewer' WHERE org_id = ?", (caller.key[0],))
-    found = await storage.access(*caller.key)
-    assert found.membership
-    assert found.membership.role is Role.VIEWER
+    await meanwhile(after)
+    if (before, after) != ("a change", "nothing"):
+        assert await role_of(storage, caller) is Role.VIEWER
+    await meanwhile("what changes nothing")
+    assert await role_of(storage, caller) is Role.VIEWER
 
 
 async def test_a_commit_of_ours_is_never_taken_for_that_of_another(storage: SqliteStorage) -> None:
@@ -131,14 +152,49 @@ async def test_a_commit_of_ours_is_never_taken_for_that_of_another(storage: Sqli
     assert await looked(2) == 0
 
 
-async def test_what_cannot_be_committed_for_certain_is_read_again(storage: SqliteStorage) -> None:
-    """Noted is what a commit may have changed, before anybody knows whether it has."""
+@pytest.mark.parametrize("committed", [True, False])
+async def test_what_may_have_been_committed_is_read_again(
+    storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch, committed: bool
+) -> None:
+    """A failure of the disk leaves open whether there was a commit."""
     (caller,) = await entered(storage)
     writer = writer_of(storage)
-    before = writer.attempts
-    await storage.run(SYSTEM, demoted, caller)
-    assert writer.changes.latest(caller.key[0]) == before + 1 == writer.attempts
-    assert writer.changes.latest("another") == 0
+    monkeypatch.setattr(writer, "connection", FailingDisk(writer.connection, committed=committed))
+    with pytest.raises(OutcomeUnknown):
+        await storage.run(SYSTEM, demoted, caller)
+    assert await role_of(storage, caller) is (Role.VIEWER if committed else Role.OWNER)
+
+
+class FailingDisk:
+    """A connection that says it could not commit, whether it has or not."""
+
+    def __init__(self, connection: sqlite3.Connection, *, committed: bool) -> None:
+        self._connection = connection
+        self._committed = committed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        if statement != "COMMIT":
+            return self._connection.execute(statement, *values)
+        if self._committed:
+            self._connection.execute(statement)
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        raise error
+
+
+async def test_organizations_with_much_to_remember_are_read_each_time(storage: SqliteStorage) -> None:
+    """Each of their callers would take as much memory, and nobody limits how many there are."""
+    caller = Caller()
+    caller.organization = replace(caller.organization, metadata={"a": [[]] * 300})
+    caller.rows["organization"] = (organizations, caller.organization)
+    await storage.run(SYSTEM, caller.enter)
+    with reads(storage) as statements:
+        for _ in range(3):
+            assert await storage.access(*caller.key) == caller.access
+    assert len(statements) == 3
 
 
 async def test_memory_is_bounded(storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,9 +209,7 @@ async def test_memory_is_bounded(storage: SqliteStorage, monkeypatch: pytest.Mon
         await storage.run(OrgScope(caller.key[0]), demoted, caller)
         assert len(writer_of(storage).changes._latest) <= 3
         for one in (caller, callers[0]):
-            found = await storage.access(*one.key)
-            assert found.membership
-            assert found.membership.role is Role.VIEWER
+            assert await role_of(storage, one) is Role.VIEWER
 
 
 async def test_nobody_is_told_what_a_commit_has_changed(storage: SqliteStorage) -> None:
@@ -205,3 +259,4 @@ def test_every_table_that_is_read_is_known() -> None:
     read = {name for text in (access._WITH_SESSION, access._WITH_API_KEY) for name in re.findall(r"JOIN (\w+)", text)}
     assert read == {table.name for table in access.ABOUT_CALLERS}
     assert all(table.lease is None for table in access.ABOUT_CALLERS), "claiming their rows would have to be noted"
+    assert all(table.key[0] == (table.scope or "id") for table in access.ABOUT_CALLERS), "rows are noted by it"

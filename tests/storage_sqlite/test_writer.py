@@ -281,9 +281,8 @@ class FailingCommit:
         self._code = code
         self._times = times
 
-    @property
-    def in_transaction(self) -> bool:
-        return self._connection.in_transaction
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
 
     def execute(self, text: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
         if text == "COMMIT" and self._times:
@@ -292,9 +291,6 @@ class FailingCommit:
             error.sqlite_errorcode = self._code
             raise error
         return self._connection.execute(text, values)
-
-    def close(self) -> None:
-        self._connection.close()
 
 
 async def outcomes_of_failing_commit(storage: SqliteStorage, code: int, times: int) -> list[type]:

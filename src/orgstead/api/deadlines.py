@@ -36,17 +36,22 @@ class Deadlines:
         self._due: dict[asyncio.Task[object], float] = {}
         self._late: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def enter(self, task: asyncio.Task[object]) -> None:
         """Start the task's time."""
         loop = task.get_loop()
+        if loop is not self._loop:  # one that was there before may have ended with its timer
+            self._loop, self._timer = loop, None
+            self._due.clear()
+            self._late.clear()
         due = loop.time() + self._seconds
         self._due[task] = due
         if self._timer is None:
             self._timer = loop.call_at(due, self._sweep, loop)
 
     def leave(self, task: asyncio.Task[object]) -> bool:
-        """Stop the task's time, because its answer has begun or it is done. May be called again.
+        """Stop the task's time: what it was for has come, or it is done. May be called again.
 
         True once if the time had run out: the task's cancellation was ours, and nobody else wants it cancelled.
         """

@@ -7,13 +7,14 @@ New rows change nothing that was found: only what was found whole is kept.
 from __future__ import annotations
 
 _MOST_REMEMBERED = 4096
-"""Organizations whose last change is known one by one."""
+"""Names whose last change is known one by one."""
 
 
 class Changes:
-    """The number of the last commit that may have changed the rows about an organization's callers.
+    """The number of the last commit that may have changed the rows about a caller.
 
-    Commits are numbered from one. ``latest`` may be asked in any thread, all else is the writer's.
+    Rows go by the name that ``access`` finds them under: those of an organization by its id, a user and a session by
+    their own. Commits are numbered from one. ``latest`` may be asked in any thread, all else is the writer's.
     """
 
     def __init__(self) -> None:
@@ -23,12 +24,13 @@ class Changes:
         self._latest: dict[str, int] = {}
         self._everybody = 0
 
-    def note(self, org_id: str | None) -> None:
-        """The unit that runs changes such rows of this organization, or of any (None). It need not be committed."""
-        self._noted.add(org_id)
+    def note(self, name: str | None) -> None:
+        """The unit that runs changes rows of this name, or of any (None). It need not be committed."""
+        self._noted.add(name)
 
     def commit(self, number: int) -> None:
-        """What was noted is about to be committed, as commit ``number``. Called before anybody can see it."""
+        """What was noted is about to be committed, as commit ``number``: called before anybody can see it, and true
+        whether the commit succeeds or not. ``number`` is that of the last one where there is nothing to see."""
         self.begun = number
         if not self._noted:
             return
@@ -37,10 +39,10 @@ class Changes:
             self._everybody = number  # first: in between, too, nobody may find less than there was
             self._latest.clear()
         else:
-            for org_id in noted:
-                self._latest[str(org_id)] = number
+            self._latest.update((name, number) for name in noted if name is not None)
 
-    def latest(self, org_id: str) -> int:
-        """Whoever has seen this commit has seen every change."""
-        of_it = self._latest.get(org_id, 0)  # first: what is cleared afterwards is in the other
-        return max(of_it, self._everybody)
+    def latest(self, org_id: str, user_id: str, credential_id: str) -> int:
+        """Whoever has seen this commit has seen every change of the caller's rows."""
+        of = self._latest.get
+        named = max(of(org_id, 0), of(user_id, 0), of(credential_id, 0))  # first: what is cleared then is in the other
+        return max(named, self._everybody)

@@ -121,7 +121,7 @@ class SqliteStorage:
         def job(connection: sqlite3.Connection) -> T:
             return drive(SqliteTransaction(connection, scope, changes), work, args, kwargs)
 
-        return await self._write(job)
+        return await self._write(job, only_rows=True)
 
     async def read(
         self,
@@ -198,10 +198,12 @@ class SqliteStorage:
 
     # --- where things run -------------------------------------------------------------------------------------------
 
-    async def _write(self, job: Callable[[sqlite3.Connection], T], *, alone: bool = False) -> T:
+    async def _write(
+        self, job: Callable[[sqlite3.Connection], T], *, alone: bool = False, only_rows: bool = False
+    ) -> T:
         if self._writer is None:
             raise StorageReadOnly("The database was opened for reading only; nothing was changed.")
-        return await self._writer.submit(job, alone=alone)
+        return await self._writer.submit(job, alone=alone, only_rows=only_rows)
 
     def _now(self, job: Callable[Concatenate[sqlite3.Connection, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``job`` on the calling thread, on one snapshot of what is committed now."""

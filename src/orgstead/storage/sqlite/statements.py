@@ -135,7 +135,7 @@ class Statements(Generic[Row]):
         return " ORDER BY " + ", ".join(quoted(column) + (" DESC" if down else "") for column, down in order)
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def statements_of(table: Table[Row], physical: str) -> Statements[Row]:
     """The statements of ``table`` under the name ``physical``."""
     return Statements(table, physical)

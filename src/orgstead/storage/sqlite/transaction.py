@@ -61,7 +61,7 @@ _SYSTEM, _ORGANIZATION = "system", "organization"
 """Places that are no names of spaces."""
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=512)
 def _statements_in(place: str) -> dict[Table[Any], Statements[Any]]:
     """The statements of the tables that were admitted in a place: of a scope without space, of pooled spaces (""), or
     of the dedicated space of this name. What was admitted there once always is."""
@@ -155,10 +155,13 @@ class SqliteTransaction(Unit):
     @_verb(writes=True)
     def take(self, /, table: Table[Row], **where: Any) -> Row | None:
         sql = self.statements(table)
-        self.note_change(sql, None)
         condition, values = self._identity(sql, where)
         rows = self.rows(sql.delete + condition + sql.returning, values)
-        return sql.codec.decode(rows[0]) if rows else None
+        if not rows:
+            return None
+        row = sql.codec.decode(rows[0])
+        self._note(sql, getattr(row, table.key[0]))
+        return row
 
     @_verb(writes=True)
     def claim(
@@ -183,10 +186,11 @@ class SqliteTransaction(Unit):
         at_most: Mapping[str, int] | None = None,
     ) -> bool:
         sql = self.statements(table)
-        self.note_change(sql, key[0] if table.scope else None)
         integer = sql.codec.integer
         added = [integer(column, delta) for column, delta in deltas.items()]
-        _, identity = self._by_key(sql, sql.key(key))
+        plain = sql.key(key)
+        self._note(sql, plain[0])
+        _, identity = self._by_key(sql, plain)
         conditions, values = self.conditions(sql, where, scoped=False)
         bounds = at_most or {}
         for column, most in bounds.items():
@@ -250,10 +254,10 @@ class SqliteTransaction(Unit):
             values.append(self.org_id)
         return texts, values
 
-    def note_change(self, sql: Statements[Any], org_id: Any) -> None:
-        """Tell that a row of this organization, or of any (None), is changed or removed. A new one need not be told."""
+    def _note(self, sql: Statements[Any], name: Any) -> None:
+        """Tell that a row is changed or removed, by the first column of its key. A new one need not be told."""
         if self._changes is not None and sql.table in ABOUT_CALLERS:
-            self._changes.note(self.org_id or org_id)
+            self._changes.note(name)
 
     def rows(self, text: str, values: Sequence[Any]) -> list[Any]:
         """All rows of a statement; none where a dedicated space is not there (any more)."""
@@ -306,9 +310,9 @@ class SqliteTransaction(Unit):
             self._add(sql, row)
 
     def _replace(self, sql: Statements[Row], row: Row) -> Row:
-        self.note_change(sql, getattr(row, sql.table.scope or "org_id", None))
         values = sql.codec.encode(row)
         key = [values[place] for place in sql.key_places]
+        self._note(sql, key[0])
         condition, identity = self._by_key(sql, list(key))
         if sql.version_place is not None:
             version = values[sql.version_place]
@@ -328,8 +332,9 @@ class SqliteTransaction(Unit):
         raise StaleRow if self.rows(sql.exists + condition, identity) else NotFound
 
     def _remove(self, sql: Statements[Row], key: tuple[Any, ...]) -> None:
-        self.note_change(sql, key[0] if sql.table.scope else None)
-        condition, values = self._by_key(sql, sql.key(key))
+        plain = sql.key(key)
+        self._note(sql, plain[0])
+        condition, values = self._by_key(sql, plain)
         if not self.count(sql.delete + condition, values):
             raise NotFound
 

@@ -43,6 +43,8 @@ class _Unit:
     loop: AbstractEventLoop
     alone: bool
     """Runs outside of any transaction: checkpoints, for instance, cannot be in one."""
+    only_rows: bool
+    """Changes rows if anything: where it has changed none, there is nothing to see."""
 
 
 class _Outcome(NamedTuple):
@@ -59,12 +61,15 @@ class Writer:
         self.commits = 0
         self.units = 0
         self.attempts = 0
-        """Commits and what may have become one: whoever knows this number knows whether anything can have changed."""
+        """Commits of any change, and what may have become one: whoever knows this number knows whether anything can
+        have changed. While one is under way, ``changes.begun`` is one more."""
         self.changes = Changes()
         """What the units change is noted there, each before anybody can see its commit."""
         self.log_is_long = False
         """The log has grown beyond where it begins anew, because somebody was reading whenever it could have."""
         self.presence = Presence(connection)
+        self._foreign = _data_version(connection)
+        self._rows = 0
         self._max_batch = max_batch
         self._max_queued = max_queued
         self._queue: SimpleQueue[_Unit | None] = SimpleQueue()
@@ -74,7 +79,9 @@ class Writer:
         self._thread = threading.Thread(target=self._run, name="orgstead-writer", daemon=True)
         self._thread.start()
 
-    async def submit(self, job: Callable[[sqlite3.Connection], T], *, alone: bool = False) -> T:
+    async def submit(
+        self, job: Callable[[sqlite3.Connection], T], *, alone: bool = False, only_rows: bool = False
+    ) -> T:
         """Have ``job`` done and return its result once it is durable; its exception where it raises.
 
         A caller that is cancelled takes its job out of the queue; once it has begun, its outcome stands. ``job`` may
@@ -88,7 +95,7 @@ class Writer:
                 raise failures.closed()
             if self._queue.qsize() >= self._max_queued:
                 raise Overloaded("The database has more writes waiting than it can do in a second.", retry_after=1.0)
-            self._queue.put(_Unit(job, future, loop, alone))
+            self._queue.put(_Unit(job, future, loop, alone, only_rows))
         return await future
 
     def stop(self) -> None:
@@ -118,11 +125,22 @@ class Writer:
                 _deliver([self._do(todo.popleft())])
             else:
                 try:
-                    self.connection.execute("BEGIN IMMEDIATE")
+                    self._begin()
                 except sqlite3.Error as error:
+                    self._roll_back()
                     self._refuse(todo, failures.translated(error))
                     return
                 bound = self._transaction(todo, bound)
+
+    def _begin(self) -> None:
+        self.connection.execute("BEGIN IMMEDIATE")
+        self._rows = self.connection.total_changes
+        foreign = _data_version(self.connection)
+        if foreign != self._foreign:
+            # Another program has written beside the lock: nobody knows what, and this commit tells of it.
+            self._foreign = foreign
+            self.changes.note(None)
+            self._rows = -1
 
     def _transaction(self, todo: deque[_Unit], bound: int) -> int:
         """Do up to ``bound`` units and commit. What must be done again is put back; returns the next round's bound."""
@@ -150,11 +168,13 @@ class Writer:
             self._roll_back()
             _deliver([done._replace(error=done.error or failures.gone()) for done in outcomes])
             return bound
-        self.changes.commit(self.attempts + 1)
+        changed = self.connection.total_changes != self._rows or not all(done.unit.only_rows for done in outcomes)
+        number = self.attempts + changed
+        self.changes.commit(number)
         try:
             self.connection.execute("COMMIT")
         except sqlite3.Error as error:
-            self.attempts += 1
+            self.attempts = number
             self._roll_back()
             if failures.leaves_outcome_open(error):
                 _deliver([done._replace(error=done.error or OutcomeUnknown()) for done in outcomes])
@@ -165,7 +185,7 @@ class Writer:
                 todo.extendleft(reversed([done.unit for done in outcomes]))
                 return 1
             return bound
-        self.attempts += 1
+        self.attempts = number
         self.log_is_long = self.presence.log_bytes() > LONG_LOG
         self.commits += 1
         self.units += len(outcomes)
@@ -217,6 +237,12 @@ class Writer:
                 todo.append(unit)
         _deliver([_Outcome(unit, error, None) for unit in todo])
         todo.clear()
+
+
+def _data_version(connection: sqlite3.Connection) -> Any:
+    """A number that changes when another connection has committed."""
+    ((version,),) = connection.execute("PRAGMA data_version").fetchall()
+    return version
 
 
 def _deliver(outcomes: list[_Outcome]) -> None:
