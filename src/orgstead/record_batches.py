@@ -227,20 +227,20 @@ class Batch:
         """The changes that were taken and claim unique values of records that keep them, or of changes before them."""
         if not any(claim for taken in self._taken for claim in taken.come.values()):
             return []
-        claims: dict[tuple[str, int, str], Taken] = {}
-        found: list[tuple[Taken, UniqueTaken]] = []
+        claims = [(taken, [(taken.key[0], *at) for at, claim in taken.come.items() if claim]) for taken in self._taken]
         released = {(t.key[0], *at) for t in self._taken for at, claim in t.gone.items() if claim}
-        for taken in self._taken:
-            mine = [(taken.key[0], *at) for at, claim in taken.come.items() if claim]
-            if clash := next((at for at in mine if at in claims), None):
+        asked = dict.fromkeys((self._space.org_id, *at) for _, mine in claims for at in mine if at not in released)
+        held = {
+            (entry.collection, entry.number, entry.key)
+            for keys in _portions(list(asked))
+            for entry in await self._tx.find_many(tables.index_entries, keys)
+        }
+        found: list[tuple[Taken, UniqueTaken]] = []
+        for taken, mine in claims:
+            if clash := next((at for at in mine if at in held), None):
                 found.append((taken, _unique_taken(taken, clash[1])))
             else:
-                claims.update(dict.fromkeys(mine, taken))
-        asked = [(self._space.org_id, *at) for at in claims if at not in released]
-        for keys in _portions(asked):
-            for entry in await self._tx.find_many(tables.index_entries, keys):
-                taken = claims[entry.collection, entry.number, entry.key]
-                found.append((taken, _unique_taken(taken, entry.number)))
+                held.update(mine)  # a change that is refused stands in nobody's way
         return found
 
     def drop(self, taken: Iterable[Taken]) -> None:

@@ -17,7 +17,7 @@ from orgstead import record_definitions, spaces
 from orgstead.errors import InvalidInput, OrgsteadError, Unavailable
 from orgstead.model import Json, Placement
 from orgstead.record_batches import Batch, Change, Op, Taken, Terms
-from orgstead.record_errors import RecordExists
+from orgstead.record_errors import QuotaExceeded, RecordExists
 from orgstead.storage.port import Space, Transaction
 
 if TYPE_CHECKING:
@@ -101,18 +101,22 @@ async def import_batch(
 ) -> list[Outcome]:
     """Create the records of up to 1,000 lines in one transaction, except those that are refused or there already.
 
-    The quota is filled up to its limit. Raises ``PlacementMoved``, and ``InvalidValue`` where a value cannot be stored.
+    What a line is refused for is there: a record, or another line that is written. The quota is filled up to its limit.
+    Raises ``PlacementMoved``, and ``InvalidValue`` where a value cannot be stored.
     """
     changes = {line.number: Change(Op.CREATE, collection, line.id, line.data) for line in lines}
     batch = await Batch.begun(tx, space, changes.values(), terms, one_by_one=True)
     outcomes: dict[int, Outcome] = {}
     taken: dict[int, Taken] = {}
     ids: set[str | None] = set()
+    repeated: list[Line] = []
+    beyond: list[Line] = []
     for line in lines:
         if line.unreadable is not None:
             outcomes[line.number] = Outcome(line.number, Result.REFUSED, line.id, line.unreadable)
             continue
         if line.id is not None and line.id in ids:
+            repeated.append(line)
             outcomes[line.number] = Outcome(line.number, Result.EXISTS, line.id)
             continue
         try:
@@ -122,6 +126,9 @@ async def import_batch(
             outcomes[line.number] = Outcome(line.number, Result.EXISTS, line.id)
         except Unavailable:
             raise
+        except QuotaExceeded as error:
+            beyond.append(line)
+            outcomes[line.number] = _refused(line, error)
         except OrgsteadError as error:
             outcomes[line.number] = _refused(line, error)
     conflicts = {id(one): error for one, error in await batch.conflicts()}
@@ -134,6 +141,13 @@ async def import_batch(
             outcomes[line.number] = _refused(line, conflict)
         else:
             outcomes[line.number] = Outcome(line.number, Result.CREATED, one.key[1])
+    if conflicts:
+        # What stood in their way may have been a line that is not written.
+        freed = {one.key[1] for one in taken.values() if id(one) in conflicts}
+        again = [*(line for line in repeated if line.id in freed), *beyond]
+        if again:
+            told = await import_batch(tx, space, collection, again, terms)
+            outcomes.update({outcome.line: outcome for outcome in told})
     return [outcomes[line.number] for line in lines]
 
 

@@ -79,7 +79,7 @@ async def check_and_build(tx: Transaction, collection: Collection, limit: int) -
     entries: dict[tuple[int, str], IndexEntry] = {}
     claims: dict[tuple[int, str], Index] = {}
     for record in records:
-        if schema is not None:
+        if schema is not None and len(problems) < MAX_PROBLEMS:
             problems += _named(record, json_schemas.problems_of(schema, record.data, InvalidRecord.code))
         for index in building:
             problems += _indexed(record, index, entries, claims)

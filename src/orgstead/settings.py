@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_network
 from pathlib import Path
@@ -32,6 +33,14 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _host_names(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(_HOST_NAME.fullmatch(name) for name in value):
+        raise ValueError(
+            "each entry is *, a name such as example.com or *.example.com, or an IP address; no port or path"
+        )
+    return value
+
+
 def _web_address(value: str) -> str:
     parts = urlsplit(value)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -39,9 +48,15 @@ def _web_address(value: str) -> str:
     return value.rstrip("/")
 
 
+_HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+")
+
+MIN_SIGNUP_TOKEN = 16
+"""Characters: with as many random ones, nobody finds it by trying."""
+
 Texts = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Paths = Annotated[tuple[Path, ...], BeforeValidator(_split)]
 Networks = Annotated[Texts, AfterValidator(_networks)]
+HostNames = Annotated[Texts, AfterValidator(_host_names)]
 WebAddress = Annotated[str, AfterValidator(_web_address)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Limit = Annotated[int | None, Field(ge=0), BeforeValidator(lambda value: None if value == "" else value)]
@@ -59,7 +74,7 @@ class Group(BaseModel):
 class HttpSettings(Group):
     host: str = Field(default="127.0.0.1", min_length=1, description="Address that the API listens on.")
     port: Port = Field(default=8410, description="Port of the API. 0 takes a free one.")
-    allowed_hosts: Texts = Field(
+    allowed_hosts: HostNames = Field(
         default=(),
         description="Host names that requests may name; `*.example.com` covers sub-domains, "
         "`*` is every host. Empty: the host of `public_url`, the listening address and the loopback names.",
@@ -307,8 +322,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _agrees(self) -> Self:
-        if self.signup == "token" and not (self.signup_token and self.signup_token.get_secret_value()):
-            raise ValueError("signup = token needs signup_token")
+        if self.signup == "token":
+            token = self.signup_token.get_secret_value() if self.signup_token else ""
+            if not token:
+                raise ValueError("signup = token needs signup_token")
+            if self.mode == "production" and len(token) < MIN_SIGNUP_TOKEN:
+                raise ValueError(f"in production signup_token has at least {MIN_SIGNUP_TOKEN} characters")
         if self.jwt.algorithm != "HS256" and self.jwt.key_file is None:
             raise ValueError("jwt.algorithm EdDSA and ES256 need jwt.key_file")
         for setting in ("default_plan", "org_route_plan"):

@@ -70,6 +70,8 @@ def test_an_operation_says_what_may_go_wrong(method: str, path: str, operation: 
             assert content == ("application/problem+json", {"schema": {"$ref": "#/components/schemas/Problem"}})
     if "requestBody" in operation:
         assert {"413", "415", "422"} <= responses.keys()
+    if operation.get("security"):
+        assert "429" in responses, "every guard counts the request against the organization's rate"
     if "429" in responses:
         assert "Retry-After" in responses["429"]["headers"]
 

@@ -131,6 +131,13 @@ def test_variables_that_are_no_settings_do_not_warn() -> None:
         ({"ORGSTEAD_PLANS__GOLD__PLACEMENT": CANARY}, "plans.gold.placement"),
         ({"ORGSTEAD_SIGNUP": "token"}, "signup_token"),
         ({"ORGSTEAD_SIGNUP": "token", "ORGSTEAD_SIGNUP_TOKEN": ""}, "signup_token"),
+        (
+            {"ORGSTEAD_MODE": "production", "ORGSTEAD_SIGNUP": "token", "ORGSTEAD_SIGNUP_TOKEN": "x" * 15},
+            "signup_token",
+        ),
+        ({"ORGSTEAD_HTTP__ALLOWED_HOSTS": "http://example.com"}, "allowed_hosts"),
+        ({"ORGSTEAD_HTTP__ALLOWED_HOSTS": "example.com,example.com:8410"}, "allowed_hosts"),
+        ({"ORGSTEAD_HTTP__ALLOWED_HOSTS": "[::1]"}, "allowed_hosts"),
         ({"ORGSTEAD_JWT__ALGORITHM": "EdDSA"}, "jwt.key_file"),
         ({"ORGSTEAD_DEFAULT_PLAN": CANARY}, "default_plan"),
         ({"ORGSTEAD_ORG_ROUTE_PLAN": CANARY}, "org_route_plan"),

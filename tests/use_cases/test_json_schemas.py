@@ -41,6 +41,10 @@ def deep(depth: int) -> dict[str, Any]:
         ({"$ref": "#"}, "/schema/$ref"),
         ({"properties": {"child": {"$ref": "#"}}}, "/schema/properties/child/$ref"),
         ({"$defs": {"a": {"$ref": "#/$defs/a"}}}, "/schema/$defs/a/$ref/$ref"),
+        ({"$defs": {"x%41": {}, "xA": {"not": {"$ref": "#/$defs/x%41"}}}}, "/schema/$defs/xA/not/$ref/not/$ref"),
+        ({"allOf": [{}], "not": {"$ref": "#/allOf/+0"}}, "/schema/not/$ref"),
+        ({"dependencies": {"a": {"required": ["b"]}}}, "/schema/dependencies"),
+        ({"contentSchema": {"$ref": "#/contentSchema"}}, "/schema/contentSchema/$ref/$ref"),
         ({"$dynamicRef": "#meta"}, "/schema/$dynamicRef"),
         ({"properties": {"a": {"$id": "http://example.com/"}}}, "/schema/properties/a/$id"),
         ({"pattern": "(?=a)b"}, "/schema/pattern"),
@@ -72,6 +76,7 @@ def test_schemas_that_would_cost_too_much(schema: Any) -> None:
         (doubling(5), {}, None),
         ({"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": "https://example.com/x"}, {}, None),
         ({"$defs": {"n": {"minimum": 3}}, "properties": {"a": {"$ref": "#/$defs/n"}}}, {"a": 3}, {"a": 2}),
+        ({"properties": {"a b": {"minimum": 3}, "c": {"$ref": "#/properties/a%20b"}}}, {"c": 3}, {"c": 2}),
         ({"properties": {"a": {"format": "email"}}}, {"a": "x@example.com"}, {"a": "x"}),
         ({"properties": {"a": {"maximum": 2**53}}}, {"a": 2**53}, {"a": 2**53 + 1}),
         ({"properties": {"a": {"enum": [1, None]}}}, {"a": 1.0}, {"a": True}),
@@ -95,3 +100,64 @@ def test_a_pattern_takes_time_in_proportion_to_the_text() -> None:
 def test_no_more_violations_are_named_than_can_be_read() -> None:
     text = json_schemas.checked({"additionalProperties": {"type": "string"}})
     assert len(json_schemas.problems_of(text, {f"a{n}": 1 for n in range(500)}, "code")) == json_schemas.MAX_PROBLEMS
+
+
+HOSTILE: dict[str, tuple[Any, Any]] = {
+    "a long enum for each of many": (
+        {"properties": {"a": {"items": {"enum": list(range(1_000_000, 1_003_000))}}}},
+        {"a": [5] * 30_000},
+    ),
+    "many branches for each of many": (
+        {"properties": {"a": {"items": {"anyOf": [{"type": "null"}] * 1900}}}},
+        {"a": [1] * 9000},
+    ),
+    "many branches over a large record": (
+        {"anyOf": [{"maxProperties": 0}] * 1900},
+        {f"k{n}": "x" * 90 for n in range(9000)},
+    ),
+    "many references to one of them": (
+        {
+            "$defs": {"e": {"enum": ["x" * 60] * 500}},
+            "properties": {"a": {"items": {"allOf": [{"$ref": "#/$defs/e"}] * 900}}},
+        },
+        {"a": [1] * 9000},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_naming_the_violations_costs_no_more_than_a_bound(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The validator would make gigabytes of them at once: it is not asked for them."""
+    schema, data = HOSTILE[case]
+    text = json_schemas.checked(schema)
+    validator = json_schemas._validator(text)
+
+    class OnlyAsked:
+        def is_valid(self, data: Any) -> bool:
+            return validator.is_valid(data)
+
+    monkeypatch.setattr(json_schemas, "_validator", lambda _: OnlyAsked())
+    (problem,) = json_schemas.problems_of(text, data, "code")
+    assert problem.pointer == "/data"
+
+
+def test_the_same_violation_is_named_once() -> None:
+    text = json_schemas.checked({"allOf": [{"required": ["a"]}] * 30, "required": ["b"]})
+    found = [problem.pointer for problem in json_schemas.problems_of(text, {}, "code")]
+    assert sorted(found) == ["/data/a", "/data/b"]
+
+
+def test_records_of_ordinary_size_have_their_violations_named() -> None:
+    """Ten kilobytes, and a schema with choices, alternatives and references."""
+    schema = {
+        "$defs": {"address": {"properties": {"zip": {"pattern": "^[0-9]{5}$"}}, "required": ["town"]}},
+        "properties": {
+            "kind": {"enum": [f"kind {n}" for n in range(8)]},
+            "home": {"$ref": "#/$defs/address"},
+            "contact": {"anyOf": [{"required": ["email"]}, {"required": ["phone"]}]},
+            "note": {"type": "string"},
+        },
+    }
+    data = {"kind": "none", "home": {"zip": "x"}, "contact": {}, "note": "x" * 8000}
+    found = {problem.pointer for problem in json_schemas.problems_of(json_schemas.checked(schema), data, "code")}
+    assert found == {"/data/kind", "/data/home/zip", "/data/home/town", "/data/contact"}

@@ -77,6 +77,50 @@ async def test_each_line_is_judged_alone(app: App) -> None:
     assert (await shelf.usage()).records == 3
 
 
+@pytest.mark.parametrize("size", [100, 1])
+async def test_a_line_that_is_refused_stands_in_nobodys_way(
+    app: App, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    """Not with its id, not with its unique values, and not in the quota: as if each line came alone."""
+    monkeypatch.setattr(record_import, "BATCH", size)
+    shelf = await Shelf.made(app)
+    await shelf.define("items", unique=[["a"], ["b"]])
+    await shelf.create("items", {"b": 1}, id="there")
+    shelf.limit(records=6)
+    lines = [
+        line(1, {"a": 300, "b": 1}, "P"),
+        line(2, {"a": 301}, "P"),
+        line(3, {"a": 302}, "P"),
+        line(4, {"a": 100, "b": 1}, "A"),
+        line(5, {"a": 100}, "B"),
+        line(6, {"a": 100}, "C"),
+        line(7, {"a": 7}),
+        line(8, {"b": 1}),
+        line(9, {"a": 9}),
+        line(10, {"a": 10}),
+        line(11, {"a": 11}),
+    ]
+    outcomes = await imported(shelf, lines)
+    assert [(o.line, o.result.value) for o in outcomes] == [
+        (1, "refused"),
+        (2, "created"),
+        (3, "exists"),
+        (4, "refused"),
+        (5, "created"),
+        (6, "refused"),
+        (7, "created"),
+        (8, "refused"),
+        (9, "created"),
+        (10, "created"),
+        (11, "refused"),
+    ]
+    assert (await shelf.usage()).records == 6
+    assert "6 records" in str(outcomes[-1].reason)
+    again = await imported(shelf, lines)
+    assert [o.result.value for o in again if o.line in (4, 6, 8)] == ["refused"] * 3
+    assert (await shelf.usage()).records == 6
+
+
 async def test_a_value_that_cannot_be_stored_is_its_own_lines_fault(app: App) -> None:
     shelf = await Shelf.made(app)
     outcomes = await imported(

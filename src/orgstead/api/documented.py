@@ -35,6 +35,12 @@ UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-
 """``responses`` of a route that reads one resource."""
 
 
+LATER: dict[int | str, dict[str, Any]] = {
+    202: {"description": "It takes longer: the organization is `provisioning` and becomes `active`; read it again."}
+}
+"""``responses`` of a route that creates an organization, beside its 201."""
+
+
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """``responses`` of a route that may answer with these statuses, and with those that any may answer with."""
     schema = {"$ref": "#/components/schemas/Problem"}

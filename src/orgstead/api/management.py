@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from orgstead.api.errors import render
 from orgstead.api.hosts import Hosts
-from orgstead.api.limits import Application, Receive, Scope, Send
+from orgstead.api.limits import Application, Message, Receive, Scope, Send
 from orgstead.api.metrics import RequestMetrics, of_this_process
 from orgstead.api.request_ids import new_request_id
 from orgstead.app import App
@@ -81,30 +81,38 @@ def answering(
     return _to_own_names(port, Hosts(names, addresses=True))
 
 
-async def _refused(_: Request, error: Exception) -> Response:
+async def _refused(request: Request, error: Exception) -> Response:
     """A path that is not there, or not with this method."""
     assert isinstance(error, HTTPException)
     refusal = MethodNotAllowed() if error.status_code == 405 else NotFound()
-    status, headers, body = render(refusal, new_request_id(), allow=("GET", "HEAD"))
+    status, headers, body = render(refusal, request.scope["state"]["request_id"], allow=("GET", "HEAD"))
     response = Response(body, status)
     response.raw_headers = headers
     return response
 
 
 def _to_own_names(app: Application, hosts: Hosts) -> Application:
-    """Refuse a request that names a foreign host. One that names none is a probe's: browsers always do."""
+    """Name requests, and refuse one for a foreign host. One that says none is a probe's: browsers always say it."""
 
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
+        request_id = new_request_id()
+        scope.setdefault("state", {})["request_id"] = request_id
+
+        async def named(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode("ascii"))]
+            await send(message)
+
         try:
             for name, value in scope.get("headers", ()):
                 if name == b"host":
                     hosts.check(value)
         except OrgsteadError as error:
-            status, headers, body = render(error, new_request_id())
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
+            status, headers, body = render(error, request_id)
+            await named({"type": "http.response.start", "status": status, "headers": headers})
+            await named({"type": "http.response.body", "body": body})
         else:
-            await app(scope, receive, send)
+            await app(scope, receive, named)
 
     return checked
 

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from orgstead import __version__
 from orgstead.api import record_schemas, schemas
+from orgstead.api.documented import problems
 
 DESCRIPTION = """\
 Organizations of a B2B service: who they are, who may act for them, and where their data lives.
@@ -140,7 +141,11 @@ def _complete_operation(operation: dict[str, Any], path: str, method: str, route
         for name, text in _MEMBERS.items()
         if f"{{{name}}}" in path
     ]
-    responses: Mapping[str, Any] = operation["responses"]
+    responses: dict[str, Any] = operation["responses"]
+    if not hasattr(route.endpoint, "__public__"):
+        # Every guard counts the request against its organization's rate (``caller.authenticated``).
+        responses.setdefault("429", problems(429)[429])
+        operation["responses"] = responses = dict(sorted(responses.items()))
     if method == "post":
         parameters.append(_IDEMPOTENCY_KEY)
     if "412" in responses:

@@ -193,7 +193,8 @@ def at_start(error: BaseException, setting: str, *, pooler: bool, tls: bool) -> 
         )
     if isinstance(cause, (asyncpg.exceptions.ClientConfigurationError, ValueError)):
         return ConfigurationError(
-            f"The driver does not accept the URL in {setting}.", next="compare it with docs/configuration.md"
+            f"The driver does not accept the URL in {setting}.",
+            next="see PostgreSQL's documentation of connection URIs for its parameters, and docs/operating.md",
         )
     return _unreached(cause)
 
