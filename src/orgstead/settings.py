@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from ipaddress import ip_network
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self, get_args
@@ -34,10 +34,12 @@ def _networks(value: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _host_names(value: tuple[str, ...]) -> tuple[str, ...]:
-    if not all(_HOST_NAME.fullmatch(name) for name in value):
-        raise ValueError(
-            "each entry is *, a name such as example.com or *.example.com, or an IP address; no port or path"
-        )
+    for name in value:
+        try:
+            if not _HOST_NAME.fullmatch(name):
+                ip_address(name)
+        except ValueError:
+            raise ValueError("each entry must be *, a name, *.name or an IP address, without port and path") from None
     return value
 
 
@@ -48,7 +50,7 @@ def _web_address(value: str) -> str:
     return value.rstrip("/")
 
 
-_HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?|[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]+")
+_HOST_NAME = re.compile(r"\*|(\*\.)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?\.?")
 
 MIN_SIGNUP_TOKEN = 16
 """Characters: with as many random ones, nobody finds it by trying."""

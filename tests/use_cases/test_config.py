@@ -137,6 +137,7 @@ def test_variables_that_are_no_settings_do_not_warn() -> None:
         ),
         ({"ORGSTEAD_HTTP__ALLOWED_HOSTS": "http://example.com"}, "allowed_hosts"),
         ({"ORGSTEAD_HTTP__ALLOWED_HOSTS": "example.com,example.com:8410"}, "allowed_hosts"),
+        ({"ORGSTEAD_HTTP__ALLOWED_HOSTS": "beef.de:80"}, "allowed_hosts"),
         ({"ORGSTEAD_HTTP__ALLOWED_HOSTS": "[::1]"}, "allowed_hosts"),
         ({"ORGSTEAD_JWT__ALGORITHM": "EdDSA"}, "jwt.key_file"),
         ({"ORGSTEAD_DEFAULT_PLAN": CANARY}, "default_plan"),
