@@ -10,7 +10,6 @@ from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from random import Random, random
-from typing import Any
 
 import pytest
 
@@ -23,7 +22,7 @@ from orgstead.storage.sqlite.engine import SqliteStorage
 from orgstead.storage.tables import memberships, organizations, sessions
 from tests.contract.test_access import Caller
 from tests.rows import sample
-from tests.storage_sqlite.work import SYSTEM, add, ids, stored, writer_of
+from tests.storage_sqlite.work import SYSTEM, FailingCommit, add, ids, stored, writer_of
 
 pytestmark = pytest.mark.anyio
 
@@ -159,30 +158,10 @@ async def test_what_may_have_been_committed_is_read_again(
     """A failure of the disk leaves open whether there was a commit."""
     (caller,) = await entered(storage)
     writer = writer_of(storage)
-    monkeypatch.setattr(writer, "connection", FailingDisk(writer.connection, committed=committed))
+    monkeypatch.setattr(writer, "connection", FailingCommit(writer.connection, committed=committed))
     with pytest.raises(OutcomeUnknown):
         await storage.run(SYSTEM, demoted, caller)
     assert await role_of(storage, caller) is (Role.VIEWER if committed else Role.OWNER)
-
-
-class FailingDisk:
-    """A connection that says it could not commit, whether it has or not."""
-
-    def __init__(self, connection: sqlite3.Connection, *, committed: bool) -> None:
-        self._connection = connection
-        self._committed = committed
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def execute(self, statement: str, *values: Any) -> Any:
-        if statement != "COMMIT":
-            return self._connection.execute(statement, *values)
-        if self._committed:
-            self._connection.execute(statement)
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-        raise error
 
 
 async def test_organizations_with_much_to_remember_are_read_each_time(storage: SqliteStorage) -> None:

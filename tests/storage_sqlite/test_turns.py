@@ -21,8 +21,7 @@ from orgstead.storage.port import Transaction
 from orgstead.storage.sqlite import writer
 from orgstead.storage.sqlite.drive import ForeignAwait
 from orgstead.storage.sqlite.engine import SqliteStorage
-from orgstead.storage.sqlite.writer import Writer
-from tests.storage_sqlite.work import ORG, SYSTEM, add, ids, stored, writer_of
+from tests.storage_sqlite.work import ORG, SYSTEM, FailingCommit, add, ids, stored, writer_of
 
 pytestmark = pytest.mark.anyio
 
@@ -117,24 +116,8 @@ async def test_a_commit_whose_outcome_is_unknown_is_looked_for(
     await storage.run(SYSTEM, add, "evt_1")
     assert writer_of(storage).attempts == attempts + 1
 
-    class Failing:
-        """Commits, and says that it could not."""
-
-        def __init__(self, writer: Writer) -> None:
-            self._connection = writer.connection
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._connection, name)
-
-        def execute(self, statement: str, *values: Any) -> Any:
-            result = self._connection.execute(statement, *values)
-            if statement == "COMMIT":
-                error = sqlite3.OperationalError("disk I/O error")
-                error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-                raise error
-            return result
-
-    monkeypatch.setattr(writer_of(storage), "connection", Failing(writer_of(storage)))
+    failing = FailingCommit(writer_of(storage).connection, committed=True)
+    monkeypatch.setattr(writer_of(storage), "connection", failing)
     assert await stored(storage) == ["evt_1"]
     from_elsewhere(storage, "evt_2")
     assert writer_of(storage).attempts == attempts + 2

@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -26,7 +24,7 @@ from orgstead.storage.port import Transaction
 from orgstead.storage.sqlite.drive import ForeignAwait
 from orgstead.storage.sqlite.engine import SqliteStorage
 from orgstead.storage.sqlite.writer import MAX_QUEUED
-from tests.storage_sqlite.work import ORG, SYSTEM, add, ids, paused, stored, submitted, writer_of
+from tests.storage_sqlite.work import ORG, SYSTEM, FailingCommit, add, ids, paused, stored, submitted, writer_of
 
 pytestmark = pytest.mark.anyio
 
@@ -271,26 +269,6 @@ async def test_what_was_undone_with_a_full_disk_is_done_again(storage: SqliteSto
     assert [type(outcome) for outcome in outcomes] == [str, str, StorageFull, str]
     assert runs == ["evt_1", "evt_2", "evt_1", "evt_2", "evt_3"]
     assert await stored(storage) == ["evt_1", "evt_2", "evt_3"]
-
-
-class FailingCommit:
-    """The writing connection, whose next COMMITs fail with an error of SQLite."""
-
-    def __init__(self, connection: sqlite3.Connection, code: int, times: int) -> None:
-        self._connection = connection
-        self._code = code
-        self._times = times
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._connection, name)
-
-    def execute(self, text: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
-        if text == "COMMIT" and self._times:
-            self._times -= 1
-            error = sqlite3.OperationalError("the text of the engine")
-            error.sqlite_errorcode = self._code
-            raise error
-        return self._connection.execute(text, values)
 
 
 async def outcomes_of_failing_commit(storage: SqliteStorage, code: int, times: int) -> list[type]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -44,6 +44,36 @@ def writer_of(storage: SqliteStorage) -> Writer:
     """The writer inside a writable storage."""
     assert storage._writer is not None
     return storage._writer
+
+
+class FailingCommit:
+    """The writing connection, whose next ``times`` COMMITs fail with an error of SQLite; ``committed`` all the same."""
+
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        code: int = sqlite3.SQLITE_IOERR,
+        times: int = 1,
+        *,
+        committed: bool = False,
+    ) -> None:
+        self._connection = connection
+        self._code = code
+        self._times = times
+        self._committed = committed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def execute(self, text: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        if text != "COMMIT" or not self._times:
+            return self._connection.execute(text, values)
+        self._times -= 1
+        if self._committed:
+            self._connection.execute(text)
+        error = sqlite3.OperationalError("the text of the engine")
+        error.sqlite_errorcode = self._code
+        raise error
 
 
 @asynccontextmanager

@@ -39,7 +39,7 @@ ONE = KEYS + "/{api_key_id}"
     summary="Create an API key",
     status_code=201,
     response_model=schemas.NewApiKey,
-    responses=problems(401, 403, 404, 409, 423, 429, *WITH_BODY),
+    responses=problems(401, 403, 404, 409, 423, *WITH_BODY),
 )
 async def create(caller: CanManageApiKeys, body: schemas.ApiKeyCreate) -> Response:
     """Make a key that acts for the organization in a role of its own, and answer with its text: this once, never again.
@@ -65,7 +65,7 @@ async def create(caller: CanManageApiKeys, body: schemas.ApiKeyCreate) -> Respon
     operation_id="api_keys_list",
     summary="List API keys",
     response_model=schemas.ApiKeyList,
-    responses=problems(401, 403, 404, 422, 423, 429),
+    responses=problems(401, 403, 404, 422, 423),
     dependencies=[Depends(said_once)],
 )
 async def page(caller: CanManageApiKeys, query: Annotated[lists.Page, Query()]) -> Response:
@@ -88,7 +88,7 @@ async def page(caller: CanManageApiKeys, query: Annotated[lists.Page, Query()]) 
     operation_id="api_keys_get",
     summary="Read an API key",
     response_model=schemas.ApiKey,
-    responses={**UNCHANGED, **problems(401, 403, 404, 423, 429)},
+    responses={**UNCHANGED, **problems(401, 403, 404, 423)},
 )
 async def get(caller: CanManageApiKeys) -> Response:
     """One key, without its text."""
@@ -101,7 +101,7 @@ async def get(caller: CanManageApiKeys) -> Response:
     operation_id="api_keys_rotate",
     summary="Rotate an API key",
     response_model=schemas.NewApiKey,
-    responses=problems(400, 401, 403, 404, 409, 422, 423, 429),
+    responses=problems(400, 401, 403, 404, 409, 422, 423),
 )
 async def rotate(caller: CanManageApiKeys) -> Response:
     """Give the key another text, and answer with it; the one before is refused from the next request on.
@@ -119,7 +119,7 @@ async def rotate(caller: CanManageApiKeys) -> Response:
     operation_id="api_keys_delete",
     summary="Delete an API key",
     status_code=204,
-    responses=problems(401, 403, 404, 423, 429),
+    responses=problems(401, 403, 404, 423),
 )
 async def delete(caller: CanManageApiKeys) -> Response:
     """End the key: it is refused from the next request on."""

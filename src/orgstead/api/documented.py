@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pydantic import BaseModel
+
 TITLES: dict[int, str] = {
     400: "The request could not be read: malformed JSON, a structural limit, a bad cursor or host.",
     401: "No valid credential.",
@@ -35,10 +37,10 @@ UNCHANGED: dict[int | str, dict[str, Any]] = {304: {"description": "As `If-None-
 """``responses`` of a route that reads one resource."""
 
 
-LATER: dict[int | str, dict[str, Any]] = {
-    202: {"description": "It takes longer: the organization is `provisioning` and becomes `active`; read it again."}
-}
-"""``responses`` of a route that creates an organization, beside its 201."""
+def later(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """``responses`` of a route that creates an organization, beside its 201: the same model, not complete yet."""
+    told = "It takes longer: the organization is `provisioning` and becomes `active`; read it again."
+    return {202: {"model": model, "description": told}}
 
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:

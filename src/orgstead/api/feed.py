@@ -62,7 +62,7 @@ class Feed(BaseModel):
             "description": "Events in the order of the commits; with `Accept: text/event-stream` as a stream.",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         },
-        **problems(401, 403, 404, 410, 422, 423, 429),
+        **problems(401, 403, 404, 410, 422, 423),
     },
     dependencies=[Depends(said_once)],
 )

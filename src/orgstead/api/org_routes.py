@@ -20,7 +20,7 @@ from orgstead.api.caller import (
     app_of,
     public,
 )
-from orgstead.api.documented import LATER, UNCHANGED, WITH_BODY, problems
+from orgstead.api.documented import UNCHANGED, WITH_BODY, later, problems
 from orgstead.api.faults import pointed, said_once
 from orgstead.api.guarded import GuardedRoute
 from orgstead.api.organizations import READ_CREATED, deleted
@@ -69,7 +69,7 @@ class NamedDeletion(Named):
     summary="Create an organization and its admin",
     status_code=201,
     response_model=schemas.CreatedOrganization,
-    responses={202: {"model": schemas.CreatedOrganization, **LATER[202]}, **problems(401, 403, 409, 429, *WITH_BODY)},
+    responses={**later(schemas.CreatedOrganization), **problems(401, 403, 409, 429, *WITH_BODY)},
     dependencies=[MaySignUp],
 )
 async def create(request: Request, body: schemas.OrgCreate) -> Response:

@@ -27,7 +27,7 @@ from orgstead.api.caller import (
     CanUseOwnAccount,
     app_of,
 )
-from orgstead.api.documented import LATER, UNCHANGED, WITH_BODY, problems
+from orgstead.api.documented import UNCHANGED, WITH_BODY, later, problems
 from orgstead.api.faults import pointed, said_once
 from orgstead.api.guarded import GuardedRoute
 from orgstead.api.signup import MayCreateOrganization, create_with_account, refuse_early, status_of
@@ -94,7 +94,7 @@ async def page(caller: CanUseOwnAccount, query: Annotated[lists.Page, Query()]) 
     summary="Create an organization",
     status_code=201,
     response_model=schemas.Organization,
-    responses={202: {"model": schemas.Organization, **LATER[202]}, **problems(401, 403, 409, 423, 429, *WITH_BODY)},
+    responses={**later(schemas.Organization), **problems(401, 403, 409, 423, 429, *WITH_BODY)},
 )
 async def create(request: Request, body: schemas.OrganizationCreate, caller: MayCreateOrganization) -> Response:
     """Create an organization. With an access token the caller becomes its owner; without, ``owner`` does."""

@@ -45,7 +45,7 @@ class ByName(BaseModel):
     operation_id="collections_list",
     summary="List collections",
     response_model=record_schemas.CollectionList,
-    responses=problems(401, 403, 404, 422, 423, 429),
+    responses=problems(401, 403, 404, 422, 423),
     dependencies=[Depends(said_once)],
 )
 async def page(caller: CanReadRecords, query: Annotated[ByName, Query()]) -> Response:
@@ -64,7 +64,7 @@ async def page(caller: CanReadRecords, query: Annotated[ByName, Query()]) -> Res
     operation_id="collections_get",
     summary="Read a collection",
     response_model=record_schemas.Collection,
-    responses={**UNCHANGED, **problems(401, 403, 404, 423, 429)},
+    responses={**UNCHANGED, **problems(401, 403, 404, 423)},
 )
 async def get(caller: CanReadRecords) -> Response:
     """The definition in force. ``state`` is ``changing`` while another one is being checked."""
@@ -81,7 +81,7 @@ async def get(caller: CanReadRecords) -> Response:
     responses={
         201: {"model": record_schemas.Collection, "description": "It is new."},
         202: {"model": schemas.Operation, "description": "It takes longer; follow the operation at `Location`."},
-        **problems(401, 403, 404, 409, 412, 423, 429, *WITH_BODY),
+        **problems(401, 403, 404, 409, 412, 423, *WITH_BODY),
     },
 )
 async def define(caller: CanDefineCollections, body: record_schemas.CollectionDefine) -> Response:
@@ -111,7 +111,7 @@ async def define(caller: CanDefineCollections, body: record_schemas.CollectionDe
     operation_id="collections_delete",
     summary="Delete a collection",
     status_code=204,
-    responses=problems(401, 403, 404, 409, 412, 423, 429),
+    responses=problems(401, 403, 404, 409, 412, 423),
 )
 async def delete(caller: CanDefineCollections) -> Response:
     """Remove an empty collection and its definition."""

@@ -44,7 +44,7 @@ class ById(BaseModel):
     operation_id="records_list",
     summary="List records",
     response_model=record_schemas.RecordList,
-    responses=problems(401, 403, 404, 422, 423, 429),
+    responses=problems(401, 403, 404, 422, 423),
     dependencies=[Depends(said_once)],
 )
 async def page(caller: CanReadRecords, query: Annotated[ById, Query()]) -> Response:
@@ -59,7 +59,7 @@ async def page(caller: CanReadRecords, query: Annotated[ById, Query()]) -> Respo
     operation_id="records_query",
     summary="Query records",
     response_model=record_schemas.RecordList,
-    responses=problems(401, 403, 404, 423, 429, *WITH_BODY),
+    responses=problems(401, 403, 404, 423, *WITH_BODY),
 )
 async def query(caller: CanReadRecords, body: record_schemas.RecordQuery) -> Response:
     """The records that meet a condition, in an order. It reads only, and takes no notice of an ``Idempotency-Key``."""
@@ -90,7 +90,7 @@ async def _answered(
     operation_id="records_aggregate",
     summary="Aggregate records",
     response_model=record_schemas.Aggregate,
-    responses=problems(401, 403, 404, 423, 429, *WITH_BODY),
+    responses=problems(401, 403, 404, 423, *WITH_BODY),
 )
 async def aggregate(caller: CanReadRecords, body: record_schemas.RecordAggregate) -> Response:
     """Counts, sums, averages, smallest and greatest values by group. It reads only, as a query does."""
@@ -105,7 +105,7 @@ async def aggregate(caller: CanReadRecords, body: record_schemas.RecordAggregate
     operation_id="records_count",
     summary="Count records",
     response_model=record_schemas.Count,
-    responses=problems(401, 403, 404, 423, 429),
+    responses=problems(401, 403, 404, 423),
 )
 async def count(caller: CanReadRecords) -> Response:
     """How many records the collection has."""

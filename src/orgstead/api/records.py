@@ -31,7 +31,7 @@ router = APIRouter(tags=["Records"], route_class=GuardedRoute)
 RECORDS = OWN + "/collections/{collection}/records"
 ONE = RECORDS + "/{record_id}"
 
-_WRITTEN = (401, 403, 404, 409, 412, 423, 428, 429)
+_WRITTEN = (401, 403, 404, 409, 412, 423, 428)
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
@@ -42,7 +42,7 @@ _WRITTEN = (401, 403, 404, 409, 412, 423, 428, 429)
     operation_id="records_get",
     summary="Read a record",
     response_model=record_schemas.Record,
-    responses={**UNCHANGED, **problems(401, 403, 404, 423, 429)},
+    responses={**UNCHANGED, **problems(401, 403, 404, 423)},
 )
 async def get(caller: CanReadRecords) -> Response:
     """One record of the collection."""
@@ -58,7 +58,7 @@ async def get(caller: CanReadRecords) -> Response:
     operation_id="records_batch_get",
     summary="Read records by their ids",
     response_model=record_schemas.FoundRecords,
-    responses=problems(401, 403, 404, 423, 429, *WITH_BODY),
+    responses=problems(401, 403, 404, 423, *WITH_BODY),
 )
 async def batch_get(caller: CanReadRecords, body: record_schemas.RecordIds) -> Response:
     """Up to 200 records at once, each once, in the order of ``ids``."""
@@ -79,7 +79,7 @@ async def batch_get(caller: CanReadRecords, body: record_schemas.RecordIds) -> R
     summary="Create a record",
     status_code=201,
     response_model=record_schemas.Record,
-    responses=problems(401, 403, 404, 409, 423, 429, *WITH_BODY),
+    responses=problems(401, 403, 404, 409, 423, *WITH_BODY),
 )
 async def create(caller: CanWriteRecords, body: record_schemas.RecordCreate) -> Response:
     """Add a record, and with the first one its collection, if nobody has defined it."""
@@ -178,7 +178,7 @@ def _written(record: Record) -> Response:
     operation_id="records_batch",
     summary="Change many records",
     response_model=record_schemas.BatchResult,
-    responses=problems(401, 403, 404, 409, 412, 423, 428, 429, *WITH_BODY),
+    responses=problems(401, 403, 404, 409, 412, 423, 428, *WITH_BODY),
 )
 async def batch(caller: CanWriteRecords, body: record_schemas.RecordBatch) -> Response:
     """Make up to 500 changes in any collections of the organization, all or none. The records that are changed may have

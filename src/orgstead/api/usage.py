@@ -22,7 +22,7 @@ router = APIRouter(tags=["Organizations"], route_class=GuardedRoute)
     operation_id="organizations_usage",
     summary="Read usage and limits",
     response_model=record_schemas.Usage,
-    responses=problems(401, 403, 404, 423, 429),
+    responses=problems(401, 403, 404, 423),
 )
 async def get(caller: CanReadOrganization) -> Response:
     """Counted with every change, and so exact. A limit below what is used stops growth and nothing else."""

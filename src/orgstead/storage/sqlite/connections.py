@@ -145,6 +145,12 @@ def _open(path: Path, mode: str, busy_timeout_ms: int) -> sqlite3.Connection:
     return connection
 
 
+def data_version(connection: sqlite3.Connection) -> int:
+    """A number that has changed where another connection has committed since it was last asked for on this one."""
+    ((version,),) = connection.execute("PRAGMA data_version").fetchall()
+    return int(version)
+
+
 def _explained(error: sqlite3.Error) -> BaseException:
     code = getattr(error, "sqlite_errorcode", 0) & 0xFF
     if code in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT):

@@ -16,6 +16,7 @@ from orgstead.model import Access
 from orgstead.recent import Recent
 from orgstead.storage.sqlite.access import access
 from orgstead.storage.sqlite.changes import Changes
+from orgstead.storage.sqlite.connections import data_version
 
 _MOST_KEPT: Final = 2048
 """Callers of one generation: some ten megabytes."""
@@ -47,7 +48,7 @@ class Memory:
 
         ``commits`` is the number of our commits when the transaction was begun: it has seen those, if not more.
         """
-        ((version,),) = connection.execute("PRAGMA data_version").fetchall()
+        version = data_version(connection)
         if version != self._version:
             self._version = version
             if self._changes.begun <= self._commits:  # no commit of ours that was not seen the last time

@@ -42,8 +42,7 @@ def _verb(
     ) -> Callable[Concatenate[SqliteTransaction, P], Coroutine[Any, Any, T]]:
         @wraps(method)
         async def verb(self: SqliteTransaction, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            if self.ended or (writes and not self.writable):
-                self.begin_verb(writes=writes)
+            self.begin_verb(writes=writes)
             try:
                 return method(self, *args, **kwargs)
             except BaseException as error:

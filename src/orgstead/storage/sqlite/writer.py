@@ -20,7 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from orgstead.errors import OutcomeUnknown, Overloaded
 from orgstead.storage.sqlite import failures
 from orgstead.storage.sqlite.changes import Changes
-from orgstead.storage.sqlite.connections import CHECKPOINT_BYTES
+from orgstead.storage.sqlite.connections import CHECKPOINT_BYTES, data_version
 from orgstead.storage.sqlite.presence import Presence
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ class Writer:
         self.log_is_long = False
         """The log has grown beyond where it begins anew, because somebody was reading whenever it could have."""
         self.presence = Presence(connection)
-        self._foreign = _data_version(connection)
+        self._foreign = data_version(connection)
         self._rows = 0
         self._max_batch = max_batch
         self._max_queued = max_queued
@@ -135,7 +135,7 @@ class Writer:
     def _begin(self) -> None:
         self.connection.execute("BEGIN IMMEDIATE")
         self._rows = self.connection.total_changes
-        foreign = _data_version(self.connection)
+        foreign = data_version(self.connection)
         if foreign != self._foreign:
             # Another program has written beside the lock: nobody knows what, and this commit tells of it.
             self._foreign = foreign
@@ -237,12 +237,6 @@ class Writer:
                 todo.append(unit)
         _deliver([_Outcome(unit, error, None) for unit in todo])
         todo.clear()
-
-
-def _data_version(connection: sqlite3.Connection) -> Any:
-    """A number that changes when another connection has committed."""
-    ((version,),) = connection.execute("PRAGMA data_version").fetchall()
-    return version
 
 
 def _deliver(outcomes: list[_Outcome]) -> None:
