@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
@@ -28,7 +28,7 @@ from orgstead.model import Collection, IndexEntry, Json, Record, RecordEvent, Sl
 from orgstead.record_errors import InvalidRecord, InvalidRecordId, RecordExists, RecordTooLarge, UniqueTaken
 from orgstead.record_reads import KEYS, by_keys
 from orgstead.storage import tables
-from orgstead.storage.port import Space, Transaction
+from orgstead.storage.port import Space, Table, Transaction
 from orgstead.usage import Limits
 
 if TYPE_CHECKING:
@@ -112,28 +112,20 @@ Entries = dict[tuple[int, str], bool]
 
 @dataclass(slots=True)
 class Taken:
-    """A change that was found good: the record as it was and as it will be."""
+    """A change that was found good: the record, by its collection and id, as it was and as it will be.
 
-    change: Change
+    ``gone`` and ``come`` are its entries in ``indexes`` that go and that come; ``records`` and ``bytes`` what it adds
+    to the usage.
+    """
+
+    key: tuple[str, str]
     before: Record | None
     after: Record | None
-    gone: Entries = field(default_factory=dict)
-    come: Entries = field(default_factory=dict)
-    indexes: Sequence[Index] = ()
-
-    @property
-    def key(self) -> tuple[str, str]:
-        record = self.after or self.before
-        assert record is not None
-        return record.collection, record.id
-
-    @property
-    def bytes(self) -> int:
-        return (self.after.bytes if self.after else 0) - (self.before.bytes if self.before else 0)
-
-    @property
-    def records(self) -> int:
-        return (self.after is not None) - (self.before is not None)
+    indexes: Sequence[Index]
+    gone: Entries
+    come: Entries
+    records: int
+    bytes: int
 
 
 class Batch:
@@ -146,7 +138,7 @@ class Batch:
         self._tx = tx
         self._space = space
         self._slot = slot
-        self._used = usage.used(slot)
+        self._before = self._used = usage.used(slot)
         self._terms = terms
         self._one_by_one = one_by_one
         self._collections: dict[str, Collection] = {}
@@ -167,7 +159,6 @@ class Batch:
         """
         batch = cls(tx, space, await placements.hold(tx, space), terms, one_by_one=one_by_one)
         org_id = space.org_id
-        changes = list(changes)
         changes = [c for c in changes if record_definitions.is_name(c.collection)]  # `take` refuses the others
         names = dict.fromkeys(change.collection for change in changes)
         batch._collections = {
@@ -176,18 +167,8 @@ class Batch:
             for collection in await tx.find_many(tables.collections, keys)
         }
         alone = len(changes) == 1 and not one_by_one  # an import wants to know what is there, not to be refused
-        ids = dict.fromkeys((org_id, c.collection, c.id) for c in changes if _is_read(c, alone=alone))
-        changed = {(c.collection, c.id) for c in changes if c.op is not Op.CREATE}
-        size = 0
-        async for records in by_keys(tx, ids):
-            for record in records:
-                key = (record.collection, record.id)
-                batch._existing.add(key)
-                if key in changed:
-                    batch._there[key] = record
-                    size += record.bytes
-            if size > MAX_CHANGED_BYTES and len(changed) > 1:
-                raise InvalidInput(problems=[_problem("/operations", _TOO_MUCH)])
+        if read := [change for change in changes if _is_read(change, alone=alone)]:
+            await batch._read(read)
         return batch
 
     def take(self, change: Change) -> Taken:
@@ -210,17 +191,21 @@ class Batch:
             raise PreconditionFailed
         collection = self._collections.get(change.collection) or self._new(change.collection)
         after = self._after(change, record_id, before)
-        taken = Taken(change, before, after, indexes=self._indexes_of(collection))
         if after is not None:
             problems = record_definitions.violations(collection, record_id, after.data, InvalidRecord.code)
             if problems:
                 raise InvalidRecord(problems=problems)
-        old, new = _entries(taken.indexes, before), _entries(taken.indexes, after)
-        taken.gone = {at: claim for at, claim in old.items() if at not in new}
-        taken.come = {at: claim for at, claim in new.items() if at not in old} if old else new
+        taken = self._taken_of(key, before, after, collection)
+        is_new = collection.name not in self._collections
         if self._one_by_one:
-            usage.admit(self._terms.limits, self._used, self._deltas_of(taken, collection))
-        self._keep(taken, collection)
+            deltas = {"records": taken.records, "bytes": taken.bytes, "collections": int(is_new)}
+            usage.admit(self._terms.limits, self._used, deltas)
+            self._used = {what: used + deltas.get(what, 0) for what, used in self._used.items()}
+        if is_new:
+            self._collections[collection.name] = collection
+            self._new_collections.append(collection)
+        self._seen.add(key)
+        self._taken.append(taken)
         return taken
 
     async def conflicts(self) -> list[tuple[Taken, UniqueTaken]]:
@@ -255,30 +240,47 @@ class Batch:
         """
         if not self._taken:
             return []
-        deltas = {
-            "records": sum(taken.records for taken in self._taken),
-            "bytes": sum(taken.bytes for taken in self._taken),
-            "collections": len(self._new_collections),
-        }
-        usage.admit(self._terms.limits, usage.used(self._slot), deltas)
+        deltas = {"records": 0, "bytes": 0, "collections": len(self._new_collections)}
+        added: list[Record] = []
+        changed: list[Record] = []
+        for taken in self._taken:
+            deltas["records"] += taken.records
+            deltas["bytes"] += taken.bytes
+            if taken.after is not None:
+                (added if taken.before is None else changed).append(taken.after)
+        usage.admit(self._terms.limits, self._before, deltas)
         events = self._events()
         at_most = self._terms.limits.bounding(deltas)
         entered = await placements.enter(self._tx, self._space, deltas={**deltas, "seq": len(events)}, at_most=at_most)
         assert entered, "the slot is held, so its usage is what was looked at"
-        await self._remove()  # before adding: a claim that one change lets go of is free for another
-        await self._tx.add_all(
-            [
-                (tables.collections, self._new_collections),
-                (tables.records, [t.after for t in self._taken if t.after and not t.before]),
-                (tables.index_entries, self._new_entries()),
-                (tables.record_events, events),
-            ]
-        )
-        changed = [t.after for t in self._taken if t.after and t.before]
+        if len(added) < len(self._taken):
+            await self._remove()  # before adding: a claim that one change lets go of is free for another
+        new: list[tuple[Table[Any], Sequence[Any]]] = [
+            (tables.collections, self._new_collections),
+            (tables.records, added),
+            (tables.index_entries, self._new_entries()),
+            (tables.record_events, events),
+        ]
+        await self._tx.add_all([(table, rows) for table, rows in new if rows])
         stored = iter(await self._tx.replace_many(tables.records, changed) if changed else ())
         return [next(stored) if t.after and t.before else t.after for t in self._taken]
 
     # --- what the steps are made of ---------------------------------------------------------------------------------
+
+    async def _read(self, changes: Sequence[Change]) -> None:
+        """Read the records that these changes are about."""
+        changed = {(change.collection, change.id) for change in changes if change.op is not Op.CREATE}
+        size = 0
+        keys = ((self._space.org_id, change.collection, change.id) for change in changes)
+        async for records in by_keys(self._tx, keys):
+            for record in records:
+                key = (record.collection, record.id)
+                self._existing.add(key)
+                if key in changed:
+                    self._there[key] = record
+                    size += record.bytes
+            if size > MAX_CHANGED_BYTES and len(changed) > 1:
+                raise InvalidInput(problems=[_problem("/operations", _TOO_MUCH)])
 
     def _new(self, name: str) -> Collection:
         """A collection that comes into being with its first record. It counts once a change that needs it is kept."""
@@ -317,22 +319,25 @@ class Batch:
             updated_at=at,
         )
 
-    def _deltas_of(self, taken: Taken, collection: Collection) -> dict[str, int]:
-        new = collection.name not in self._collections
-        return {"records": taken.records, "bytes": taken.bytes, "collections": int(new)}
-
-    def _keep(self, taken: Taken, collection: Collection) -> None:
-        self._used = {what: self._used[what] + n for what, n in self._deltas_of(taken, collection).items()}
-        if collection.name not in self._collections:
-            self._collections[collection.name] = collection
-            self._new_collections.append(collection)
-        self._seen.add(taken.key)
-        self._taken.append(taken)
+    def _taken_of(
+        self, key: tuple[str, str], before: Record | None, after: Record | None, collection: Collection
+    ) -> Taken:
+        indexes = self._indexes_of(collection)
+        records = size = 0
+        gone: Entries = {}
+        come: Entries = {}
+        if after is not None:
+            records, size = 1, after.bytes
+            come = _entries(indexes, after)
+        if before is not None:
+            records, size = records - 1, size - before.bytes
+            old = _entries(indexes, before)
+            gone = {at: claim for at, claim in old.items() if at not in come}
+            come = {at: claim for at, claim in come.items() if at not in old}
+        return Taken(key, before, after, indexes, gone, come, records, size)
 
     async def _remove(self) -> None:
         """Remove the records that are deleted, and the index entries that go."""
-        if not any(t.before for t in self._taken):
-            return
         org_id = self._space.org_id
         deleted = [t.before for t in self._taken if t.before and not t.after]
         if deleted:
@@ -408,12 +413,11 @@ def _portions(keys: list[tuple[Any, ...]]) -> Iterator[list[tuple[Any, ...]]]:
         yield keys[begin : begin + KEYS]
 
 
-def _entries(indexes: Sequence[Index], record: Record | None) -> Entries:
+def _entries(indexes: Sequence[Index], record: Record) -> Entries:
     entries: Entries = {}
-    if record is not None:
-        for index in indexes:
-            for key in keys_of(index, record.id, record.data):
-                entries[index.number, key] = index.unique and is_claim(key)
+    for index in indexes:
+        for key in keys_of(index, record.id, record.data):
+            entries[index.number, key] = index.unique and is_claim(key)
     return entries
 
 

@@ -37,7 +37,7 @@ class Limits:
 
     def bounding(self, deltas: Mapping[str, int]) -> dict[str, int]:
         """The limits of the counters that grow by ``deltas``: what ``placements.enter`` holds them to."""
-        growing = {what: self.of(what) for what, delta in deltas.items() if delta > 0}
+        growing = {what: getattr(self, what) for what, delta in deltas.items() if delta > 0}
         return {what: limit for what, limit in growing.items() if limit is not None}
 
 

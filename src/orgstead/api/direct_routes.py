@@ -7,50 +7,57 @@ route by how many segments it has and which of them are fixed; whatever it does 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from operator import itemgetter
+from typing import Any, Final
 
 from starlette.routing import BaseRoute
 
 from orgstead.api.guarded import GuardedRoute
 from orgstead.api.limits import Scope
 
-
-class _Entry(NamedTuple):
-    route: GuardedRoute
-    fixed: tuple[tuple[int, str], ...]
-    """Segments that must be as they are, by their place."""
-    named: tuple[tuple[int, str], ...]
-    """Names of the parameters, by the place of their segment."""
+_WITHOUT: Final[Sequence[_Shape]] = ()
 
 
 class DirectRoutes:
     """Finds among ``routes`` what a router would find that tries them in this order, if it is a direct one."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
-        self._entries: defaultdict[tuple[str, int], list[_Entry]] = defaultdict(list)
+        self._shapes: defaultdict[tuple[str, int], list[_Shape]] = defaultdict(list)
         for route in routes:
             if isinstance(route, GuardedRoute) and route.is_direct:
-                entry = _entry(route)
+                segments = route.path.split("/")
+                fixed = tuple(place for place, text in enumerate(segments) if not text.startswith("{"))
                 for method in route.methods or ():
-                    self._entries[method, len(entry.fixed) + len(entry.named)].append(entry)
+                    shapes = self._shapes[method, len(segments)]
+                    shape = next((shape for shape in shapes if shape.fixed == fixed), None)
+                    if shape is None:
+                        shapes.append(shape := _Shape(fixed))
+                    shape.add(route, segments)
 
     def find(self, scope: Scope) -> GuardedRoute | None:
         """The route of a request, with its ``path_params`` in the scope; None where the framework must look itself."""
         segments = scope["path"].split("/")
-        for route, fixed, named in self._entries.get((scope["method"], len(segments)), ()):
-            for place, text in fixed:
-                if segments[place] != text:
-                    break
-            else:
+        for shape in self._shapes.get((scope["method"], len(segments)), _WITHOUT):
+            found = shape.routes.get(shape.texts(segments))
+            if found is not None:
+                route, named = found
                 parameters = {name: segments[place] for place, name in named}
-                if all(parameters.values()):
+                if "" not in parameters.values():
                     scope["path_params"] = parameters
                     return route
         return None
 
 
-def _entry(route: GuardedRoute) -> _Entry:
-    segments = list(enumerate(route.path.split("/")))
-    named = tuple((place, text[1:-1]) for place, text in segments if text.startswith("{"))
-    return _Entry(route, tuple((place, text) for place, text in segments if not text.startswith("{")), named)
+class _Shape:
+    """Routes whose segments are fixed in the same places, by the texts of these: one look finds which of them it is."""
+
+    def __init__(self, fixed: Sequence[int]) -> None:
+        self.fixed = fixed
+        self.texts: Callable[[Sequence[str]], Any] = itemgetter(*fixed)
+        self.routes: dict[Any, tuple[GuardedRoute, Sequence[tuple[int, str]]]] = {}
+
+    def add(self, route: GuardedRoute, segments: Sequence[str]) -> None:
+        """Take a route, unless there is one before it that is found at all of its paths."""
+        named = [(place, text[1:-1]) for place, text in enumerate(segments) if place not in self.fixed]
+        self.routes.setdefault(self.texts(segments), (route, named))

@@ -50,12 +50,17 @@ def decode(body: bytes, *, max_members: int = MAX_MEMBERS) -> object:
         raise MalformedRequest(_LIMITS.get(error.msg, syntax)) from None
     if _NUL in body or _LONG_DIGITS in body.translate(_DIGITS_TO_ZERO):
         _refuse_nul_and_huge_integers(body)
-    if body.count(b"{") + body.count(b"[") < 2:
-        # At most one container: nothing to walk. (A brace inside a string only sends the document to the walk.)
-        members = len(value) if isinstance(value, _CONTAINERS) else 0
-        keys = members if isinstance(value, dict) else 0
-    else:
-        members, keys = _walk(value)
+    containers = body.count(b"{") + body.count(b"[")
+    if (
+        containers <= MAX_DEPTH
+        and containers + body.count(b",") <= max_members
+        and b"\\" not in body
+        and orjson.dumps(value).count(b":") == body.count(b":")
+    ):
+        # What is inside strings makes the first two counts too high, never too low. Without escapes a member that was
+        # dropped has left a colon behind. So all is well, and nearly always: nobody need look closely.
+        return value
+    members, keys = _walk(value)
     if members > max_members:
         raise MalformedRequest(f"The body has more than {max_members} members.")
     # Every key has its colon. Colons inside strings make the first count too high, never too low.

@@ -126,9 +126,12 @@ def find_many(
     wanted = [key for key in dict.fromkeys(keys) if None not in key]
     if not wanted:
         return []
+    if len(wanted) == 1 and unique is None:
+        found = tx.found(sql, wanted[0])
+        return [] if found is None else [found]
     if len(wanted) == 1:
         same, values = tx.conditions(sql, dict(zip(columns, wanted[0], strict=True)))
-        return [sql.codec.decode(found) for found in tx.rows(sql.select + " AND ".join(same), values)]
+        return [sql.codec.decode(row) for row in tx.rows(sql.select + " AND ".join(same), values)]
     conditions, bound = tx.conditions(sql, None)
     values = [value for key in wanted for value in sql.plain(columns, key)]
     # CROSS JOIN fixes the order: one search for each key. Left to choose, SQLite may scan the table instead.

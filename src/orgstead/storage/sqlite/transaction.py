@@ -191,12 +191,14 @@ class SqliteTransaction(Unit):
         self._note(sql, plain[0])
         _, identity = self._by_key(sql, plain)
         conditions, values = self.conditions(sql, where, scoped=False)
-        bounds = at_most or {}
-        for column, most in bounds.items():
-            values.extend([deltas[column]] if column in deltas else [])
+        bounds = []
+        for column, most in (at_most or {}).items():
+            grows = column in deltas
+            if grows:
+                values.append(deltas[column])
             values.append(integer(column, most))
-        bounded = tuple((column, column in deltas) for column in bounds)
-        text = sql.adjusting(tuple(deltas), tuple(conditions), bounded, scoped=self.org_id is not None)
+            bounds.append((column, grows))
+        text = sql.adjusting(tuple(deltas), tuple(conditions), tuple(bounds), scoped=self.org_id is not None)
         return bool(self.count(text, [*added, *identity, *values]))
 
     @_verb(writes=False)
@@ -257,6 +259,12 @@ class SqliteTransaction(Unit):
         """Tell that a row is changed or removed, by the first column of its key. A new one need not be told."""
         if self._changes is not None and sql.table in ABOUT_CALLERS:
             self._changes.note(name)
+
+    def found(self, sql: Statements[Row], key: tuple[Any, ...]) -> Row | None:
+        """The row of this key, if the scope has it."""
+        condition, values = self._by_key(sql, sql.key(key))
+        rows = self.rows(sql.select + condition, values)
+        return sql.codec.decode(rows[0]) if rows else None
 
     def rows(self, text: str, values: Sequence[Any]) -> list[Any]:
         """All rows of a statement; none where a dedicated space is not there (any more)."""
@@ -338,12 +346,10 @@ class SqliteTransaction(Unit):
             raise NotFound
 
     def _get(self, table: Table[Row], key: tuple[Any, ...]) -> Row:
-        sql = self.statements(table)
-        condition, values = self._by_key(sql, sql.key(key))
-        rows = self.rows(sql.select + condition, values)
-        if not rows:
+        row = self.found(self.statements(table), key)
+        if row is None:
             raise NotFound
-        return sql.codec.decode(rows[0])
+        return row
 
     def _by_key(self, sql: Statements[Any], key: list[Any]) -> tuple[str, list[Any]]:
         if self.org_id is None:
