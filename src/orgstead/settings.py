@@ -348,6 +348,11 @@ class Settings(BaseSettings):
         return self.public_url or f"http://{host}:{self.http.port}"
 
     @property
+    def https(self) -> bool:
+        """Do people reach the service over https?"""
+        return self.base_url.startswith("https://")
+
+    @property
     def issuer(self) -> str:
         return self.jwt.issuer or self.base_url
 

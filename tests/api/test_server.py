@@ -24,7 +24,9 @@ from orgstead.api.limits import BodyOptions, Receive, Scope, Send
 from orgstead.api.listening import Address, bind, holder_of
 from orgstead.api.outer import Outer, OuterOptions
 from orgstead.api.server import Bound, ServerOptions, serve, settled
+from orgstead.cli.service import server_options
 from orgstead.errors import ConfigurationError
+from orgstead.settings import Settings
 from tests.support import PROJECT
 
 pytestmark = pytest.mark.anyio
@@ -134,7 +136,7 @@ LIMITS = ConnectionOptions(max_discarded_bytes=500_000)
 async def serving(limits: ConnectionOptions = LIMITS, **parts: Any) -> AsyncIterator[Served]:
     app = App()
     body = BodyOptions(idle_seconds=parts.pop("body_idle", 10.0), max_bytes=100_000)
-    outer = Outer(app, OuterOptions(allowed_hosts=["localhost"], body=body), render=render)
+    outer = Outer(app, OuterOptions(allowed_hosts=["localhost"], https=limits.https, body=body), render=render)
     address = Address("127.0.0.1", 0)
     options = ServerOptions(address, address, limits, sweep_seconds=0.02, **parts)
     ready: asyncio.Future[Bound] = asyncio.get_running_loop().create_future()
@@ -337,6 +339,25 @@ async def test_what_is_not_http_is_a_400(served: Served, request_line: bytes) ->
     assert (reply.status, reply.code) == (400, "request.malformed")
     assert reply.headers["connection"] == "close"
     assert served.app.served == []
+
+
+@pytest.mark.parametrize("https", [False, True])
+async def test_what_the_parser_refuses_has_the_headers_of_every_refusal(https: bool) -> None:
+    async with serving(ConnectionOptions(https=https)) as served:
+        by_parser = (await served.ask(b"hello\r\n\r\n")).headers
+        by_application = (await served.ask(b"GET / HTTP/1.1\r\nHost: other.example\r\n\r\n")).headers
+    assert by_parser.pop("connection") == "close"
+    varying = {"date", "x-request-id", "content-length"}
+    assert by_parser.keys() == by_application.keys() > varying
+    assert {n: v for n, v in by_parser.items() if n not in varying} == {
+        n: v for n, v in by_application.items() if n not in varying
+    }
+    assert ("strict-transport-security" in by_parser) is https
+
+
+def test_the_ports_know_that_people_come_over_https() -> None:
+    assert server_options(Settings(public_url="https://api.example.com")).connections.https
+    assert not server_options(Settings()).connections.https
 
 
 @pytest.mark.parametrize(

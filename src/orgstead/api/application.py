@@ -178,7 +178,7 @@ def _options(settings: Settings) -> OuterOptions:
     return OuterOptions(
         allowed_hosts=settings.hosts,
         trusted_proxies=[ip_network(network) for network in settings.trusted_proxies],
-        https=settings.base_url.startswith("https://"),
+        https=settings.https,
         deadline_seconds=settings.http.deadline_seconds,
         body=BodyOptions(
             max_bytes=settings.http.max_body_bytes,

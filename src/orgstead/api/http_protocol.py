@@ -20,6 +20,7 @@ from uvicorn.server import ServerState
 from orgstead.api.answering import Cycle
 from orgstead.api.errors import render
 from orgstead.api.request_ids import new_request_id
+from orgstead.api.security_headers import SecurityHeaders
 from orgstead.errors import (
     HeadersTooLarge,
     MalformedRequest,
@@ -45,6 +46,7 @@ class ConnectionOptions:
     ``header_seconds`` is the time for a request's head from its first byte, and for the first byte of a connection.
     ``linger_seconds`` and ``max_discarded_bytes`` bound what is still read of a body that was refused, so that its
     sender can finish and find the answer; ``linger_seconds`` also bounds how long a closing connection may go unread.
+    ``https`` as in SecurityHeaders, for what is refused here.
     """
 
     header_seconds: float = 10.0
@@ -54,12 +56,14 @@ class ConnectionOptions:
     max_target_bytes: int = 8192
     max_discarded_bytes: int = 16_777_216
     max_connections: int = 1000
+    https: bool = False
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. Use a subclass made by ``limited``, which binds ``limits``."""
+    """One connection. Use a subclass made by ``limited``, which binds ``limits`` and ``security``."""
 
     limits: ClassVar[ConnectionOptions] = ConnectionOptions()
+    security: ClassVar[SecurityHeaders] = SecurityHeaders(https=False)
 
     def __init__(
         self,
@@ -276,9 +280,10 @@ class LimitedProtocol(HttpToolsProtocol):
         request_id = new_request_id()
         status, headers, body = render(error, request_id)
         lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode("ascii"))]
-        lines += [name + b": " + value for name, value in (*self.server_state.default_headers, *headers)]
-        lines += [b"x-request-id: " + request_id.encode("ascii"), b"x-content-type-options: nosniff"]
-        lines += [b"cache-control: no-store", b"connection: close", b"", body]
+        # The path may be what could not be read: whatever it was, this is data and no page.
+        headers = [*self.server_state.default_headers, *headers, *self.security.of("", headers)]
+        lines += [name + b": " + value for name, value in headers]
+        lines += [b"x-request-id: " + request_id.encode("ascii"), b"connection: close", b"", body]
         self.transport.write(b"\r\n".join(lines))
 
     def _discard(self, size: int) -> None:
@@ -296,4 +301,5 @@ class LimitedProtocol(HttpToolsProtocol):
 
 def limited(options: ConnectionOptions) -> type[LimitedProtocol]:
     """A protocol class with these limits, as uvicorn's ``Config(http=...)`` takes it."""
-    return type("LimitedProtocol", (LimitedProtocol,), {"limits": options})
+    bound = {"limits": options, "security": SecurityHeaders(https=options.https)}
+    return type("LimitedProtocol", (LimitedProtocol,), bound)

@@ -146,7 +146,9 @@ def server_options(settings: Settings) -> ServerOptions:
         public=Address(settings.http.host, settings.http.port),
         management=Address(settings.management.host, settings.management.port, flag="--management-port"),
         connections=ConnectionOptions(
-            header_seconds=settings.http.header_timeout_seconds, max_connections=settings.http.max_connections
+            header_seconds=settings.http.header_timeout_seconds,
+            max_connections=settings.http.max_connections,
+            https=settings.https,
         ),
         shutdown_seconds=settings.http.shutdown_seconds,
     )
