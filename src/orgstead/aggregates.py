@@ -21,7 +21,7 @@ import orjson
 from orgstead import record_collections, record_definitions
 from orgstead.conditions import Condition, names_of, path_of, wrong
 from orgstead.conditions import parse as parse_condition
-from orgstead.field_paths import ID, MISSING, Path, value_at
+from orgstead.field_paths import ID, MISSING, Path, pointer, value_at
 from orgstead.index_keys import component, order_key
 from orgstead.model import Json, Record
 from orgstead.queries import Query, Rules, unindexed
@@ -62,14 +62,20 @@ def parse(where: Any = None, group_by: Any = None, measures: Any = None) -> Aggr
     """The aggregate that JSON values spell. Raises ``InvalidQuery`` naming the place."""
     condition = None if where is None else parse_condition(where)
     names = [] if group_by is None else names_of(group_by, "/group_by", most=MAX_GROUP_BY)
-    groups = {name: path_of(name, f"/group_by/{place}") for place, name in enumerate(names)}
+    groups: dict[str, Path] = {}
+    for place, name in enumerate(names):
+        path = path_of(name, f"/group_by/{place}")
+        if path in groups.values():
+            raise wrong(f"/group_by/{place}", "Records are grouped by a field once.")
+        groups[name] = path
     if not isinstance(measures, dict) or not 1 <= len(measures) <= MAX_MEASURES:
         raise wrong("/measures", f"This takes an object of 1 to {MAX_MEASURES} measures.")
     read: dict[str, Measure] = {}
-    for place, (name, value) in enumerate(measures.items()):
+    for name, value in measures.items():
+        at = pointer(("measures", name))
         if name in groups:
-            raise wrong("/measures", "A measure needs a name of its own, other than those of the groups.")
-        read[name] = _measure(value, f"/measures/{place}")
+            raise wrong(at, "A measure needs a name of its own, other than those of the groups.")
+        read[name] = _measure(value, at)
     return Aggregate(condition, groups, read)
 
 
@@ -79,9 +85,9 @@ def _measure(value: Any, at: str) -> Measure:
     ((kind, operand),) = value.items()
     if kind == "count":
         if operand is not True:
-            raise wrong(at, "A count takes true.")
+            raise wrong(f"{at}/count", "A count takes true.")
         return Measure(kind)
-    return Measure(kind, path_of(operand, at))
+    return Measure(kind, path_of(operand, f"{at}/{kind}"))
 
 
 async def run(
