@@ -6,7 +6,8 @@ first; the space second. What writes takes the ``Terms`` that it is written on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 from orgstead import usage
 from orgstead.errors import AlreadyExists, InvalidInput, NotFound, OrgsteadError, Problem
@@ -14,7 +15,7 @@ from orgstead.model import Json, Record
 from orgstead.queries import PAGE_BYTES
 from orgstead.record_batches import MAX_CHANGES, Batch, Change, Op, Terms, is_id
 from orgstead.record_definitions import is_name
-from orgstead.record_errors import QueryTooLarge, QuotaExceeded, RecordExists, UniqueTaken
+from orgstead.record_errors import InvalidDefinition, QueryTooLarge, QuotaExceeded, RecordExists, UniqueTaken
 from orgstead.record_reads import by_keys, weight
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction, count_rows
@@ -127,12 +128,16 @@ async def _write(
         raise
 
 
+_MEMBERS: Final[Mapping[type[OrgsteadError], str]] = {InvalidDefinition: "/collection"}
+"""The member of an operation that errors are about which name no place: a single change has it in its path."""
+
+
 def _placed(error: OrgsteadError, at: str | None, place: int) -> OrgsteadError:
     """The error with pointers that lead to its change in the batch."""
     if at is not None:
         begin = f"{at}/{place}"
         inside = [Problem(begin + problem.pointer, problem.code, problem.detail) for problem in error.problems]
-        error.problems = tuple(inside or [Problem(begin, error.code, error.detail)])
+        error.problems = tuple(inside or [Problem(begin + _MEMBERS.get(type(error), ""), error.code, error.detail)])
     return error
 
 

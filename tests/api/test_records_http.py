@@ -292,7 +292,12 @@ BAD: list[tuple[dict[str, Any], int, str, str]] = [
     ({"op": "upsert", "id": "there", "data": {}}, 422, "request.invalid", "/operations/2/op"),
     ({"op": "create", "data": []}, 422, "request.invalid", "/operations/2/data"),
     ({"op": "create", "data": {}, "org_id": "x"}, 422, "request.invalid", "/operations/2"),
-    ({"op": "create", "collection": "Bad", "data": {}}, 422, "collection.definition_invalid", "/operations/2"),
+    (
+        {"op": "create", "collection": "Bad", "data": {}},
+        422,
+        "collection.definition_invalid",
+        "/operations/2/collection",
+    ),
     ({"op": "create", "id": "new", "data": {}}, 422, "request.invalid", "/operations/2/id"),
 ]
 

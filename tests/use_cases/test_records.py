@@ -201,6 +201,7 @@ async def test_a_batch_makes_all_its_changes(app: App) -> None:
         (Change(Op.PATCH, "notes", "r0", {}, 7), PreconditionFailed, "/operations/1"),
         (Change(Op.DELETE, "nothing", "r0"), NotFound, "/operations/1"),
         (Change(Op.CREATE, "notes", "a b", {}), InvalidRecordId, "/operations/1/id"),
+        (Change(Op.CREATE, "No Name", "new", {}), InvalidDefinition, "/operations/1/collection"),
         (Change(Op.CREATE, "notes", "new", {"n": "text"}), InvalidRecord, "/operations/1/data/n"),
         (Change(Op.CREATE, "notes", "new", {"sku": 0}), UniqueTaken, "/operations/1/data/sku"),
         (Change(Op.CREATE, "notes", "new", {"sku": 99}), UniqueTaken, "/operations/1/data/sku"),
