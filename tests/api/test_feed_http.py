@@ -173,6 +173,35 @@ async def test_a_bad_last_event_id_is_refused_before_the_stream(
         assert b"cursor.invalid" in await stream.body()
 
 
+ACCEPTED = [
+    ("text/event-stream", True),
+    ("TEXT/EVENT-STREAM ; charset=utf-8;q=0.001", True),
+    ("application/json, text/event-stream", True),
+    ("application/json;q=0.5, text/event-stream;q=0.6", True),
+    ("text/event-stream;q=0", False),
+    ("text/event-stream; Q=0.000", False),
+    ("application/json, text/event-stream;q=0.5", False),
+    ("text/*, */*", False),
+    ("", False),
+]
+
+
+@pytest.mark.parametrize(("accept", "streamed"), ACCEPTED, ids=[accept for accept, _ in ACCEPTED])
+async def test_a_stream_is_for_those_who_prefer_it(
+    service: Service, acme: Standing, app: Application, accept: str, streamed: bool
+) -> None:
+    async with listening(app, acme.path + "/events", {**acme.viewer.headers, "accept": accept}) as answer:
+        assert answer.status == 200
+        assert answer.headers["content-type"] == ("text/event-stream" if streamed else "application/json")
+
+
+async def test_a_stream_does_not_choose_between_two_places_to_resume(service: Service, acme: Standing) -> None:
+    headers = {**acme.viewer.headers, "accept": "text/event-stream"}
+    twice = [*headers.items(), ("last-event-id", "x"), ("last-event-id", "y")]
+    answer = await service.client.request("GET", acme.path + "/events", headers=twice)
+    problem(answer, 400, "request.malformed")
+
+
 async def test_a_stream_hears_nothing_of_other_organizations(
     service: Service, acme: Standing, app: Application
 ) -> None:

@@ -232,7 +232,9 @@ def test_remembered_hosts_are_bounded() -> None:
         hosts.check(b"@")
 
 
-@pytest.mark.parametrize("name", [b"content-type", b"content-length", b"content-encoding", b"idempotency-key"])
+@pytest.mark.parametrize(
+    "name", [b"content-type", b"content-length", b"content-encoding", b"idempotency-key", b"last-event-id"]
+)
 async def test_what_may_be_said_once_is_not_said_twice(name: bytes) -> None:
     twice = [(b"host", b"example.com"), (name, b"0"), (name, b"0")]
     assert (await ask(outer(), headers=twice)).problem["code"] == "request.malformed"

@@ -7,6 +7,7 @@ missed, in the order of the commits" must promise no order that there is not. Th
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -33,6 +34,8 @@ from orgstead.policy import Permission
 from orgstead.storage.port import Space, Transaction
 
 router = APIRouter(tags=["Events"], route_class=GuardedRoute)
+
+_WEIGHT = re.compile(rb"q=(0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?)")
 
 _PORTION = 100
 """Events that a stream reads at once."""
@@ -121,8 +124,19 @@ def _wants_stream(caller: Caller) -> bool:
     """Is a stream asked for? HEAD asks what the headers of an answer are, and a stream has no end to wait for."""
     if caller.request.scope.get(IS_HEAD):
         return False
-    accepted = b",".join(values_of(caller.request, b"accept")).lower()
-    return b"text/event-stream" in (part.partition(b";")[0].strip() for part in accepted.split(b","))
+    weights = _weights(b",".join(values_of(caller.request, b"accept")).lower())
+    stream = weights.get(b"text/event-stream", 0.0)
+    return stream > 0 and stream >= weights.get(b"application/json", 0.0)
+
+
+def _weights(accepted: bytes) -> dict[bytes, float]:
+    """The media types that an Accept header names, with their weights (RFC 9110 §12.4.2); 1 where it says none."""
+    weights: dict[bytes, float] = {}
+    for part in accepted.split(b","):
+        media_type, *parameters = (piece.strip() for piece in part.split(b";"))
+        said = (_WEIGHT.fullmatch(parameter) for parameter in parameters)
+        weights[media_type] = next((float(found[1]) for found in said if found), 1.0)
+    return weights
 
 
 # --- cursors --------------------------------------------------------------------------------------------------------

@@ -43,7 +43,9 @@ CLIENT_GONE: Final = 499
 UNMATCHED: Final = "unmatched"
 """The route of requests that no route took, or that were refused before one was looked for."""
 
-_AT_MOST_ONCE = frozenset({b"content-length", b"content-type", b"content-encoding", b"idempotency-key"})
+_AT_MOST_ONCE = frozenset(
+    {b"content-length", b"content-type", b"content-encoding", b"idempotency-key", b"last-event-id"}
+)
 
 _log = structlog.get_logger("orgstead.http")
 
