@@ -381,6 +381,50 @@ async def test_ambiguous_framing_is_a_400(served: Served, headers: bytes) -> Non
 
 
 @pytest.mark.parametrize(
+    "headers",
+    [
+        b"Transfer-Encoding: gzip, chunked\r\n",
+        b"Transfer-Encoding: identity, chunked\r\n",
+        b"Transfer-Encoding: , chunked\r\n",
+        b"Transfer-Encoding: chunked, gzip\r\n",
+        b"Transfer-Encoding: chunked, chunked\r\n",
+        b"Transfer-Encoding: chunked;q=1\r\n",
+        b"Transfer-Encoding: xchunked\r\n",
+        b"Transfer-Encoding: identity\r\n",
+        b"Transfer-Encoding:\r\n",
+        b"Transfer-Encoding : chunked\r\n",
+        b"Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        b"Transfer-Encoding: chunked\r\nContent-Length: 12\r\n",
+        b"Content-Length: 12\r\nTransfer-Encoding: chunked\r\n",
+    ],
+)
+@pytest.mark.parametrize("start", [b"POST /a HTTP/1.1", b"GET /a HTTP/1.1", b"POST /a HTTP/1.0"])
+async def test_no_body_has_two_ends(served: Served, start: bytes, headers: bytes) -> None:
+    async with await served.connect() as connection:
+        head = start + b"\r\nHost: localhost\r\nContent-Type: application/json\r\n" + headers
+        connection.send(head + b"\r\n2\r\n{}\r\n0\r\n\r\nGET /smuggled" + HEAD + b"\r\n")
+        reply = await connection.reply()
+        assert (reply.status, reply.code, reply.headers["connection"]) == (400, "request.malformed", "close")
+        assert await connection.rest() == b""
+        assert served.app.served == []
+
+
+async def test_chunks_are_not_of_http_1_0(served: Served) -> None:
+    async with await served.connect() as connection:
+        connection.send(CHUNKED.replace(b"HTTP/1.1", b"HTTP/1.0") + b"2\r\n{}\r\n0\r\n\r\n")
+        assert (await connection.reply()).code == "request.malformed"
+        assert await connection.rest() == b""
+        assert served.app.served == []
+
+
+@pytest.mark.parametrize("coding", [b"chunked", b"Chunked", b"  CHUNKED "])
+async def test_chunked_is_chunked_however_it_is_written(served: Served, coding: bytes) -> None:
+    head = CHUNKED.replace(b" chunked", coding)
+    assert (await served.ask(head + b"2\r\n{}\r\n0\r\n\r\n")).body == b"POST /a {}"
+
+
+@pytest.mark.parametrize(
     ("request_head", "status"),
     [
         (b"GET /" + b"a" * 9000 + HEAD + b"\r\n", 414),

@@ -203,6 +203,13 @@ class LimitedProtocol(HttpToolsProtocol):
             and self._known_head_size() > limits.max_header_bytes
         ):
             self._reject(HeadersTooLarge())
+        # llhttp reads any list that ends with chunked as if it was chunked alone, in HTTP/1.0, too. Whoever is in front
+        # of us may read another end of such a body, and take what follows for another request (RFC 9112 §6.1, §11.2).
+        codings = [value.strip(b" \t").lower() for name, value in self.headers if name == b"transfer-encoding"]
+        if codings and (codings != [b"chunked"] or self.parser.get_http_version() != "1.1"):
+            self._reject(
+                MalformedRequest("A body may be sent in chunks (HTTP/1.1), and with no other transfer coding.")
+            )
         super().on_headers_complete()
         # uvicorn has no setting for the class of what it has just made and will run from the loop; ours adds no state.
         self.cycle.__class__ = Cycle
