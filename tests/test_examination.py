@@ -157,3 +157,5 @@ async def test_a_table_of_organizations_without_protection_is_told(urls: tuple[s
 async def test_commits_that_may_be_lost_are_told(urls: tuple[str, str]) -> None:
     assert (await asked(urls[0], "SET synchronous_commit = off"))["durability"].status is FAIL
     assert (await asked(urls[0], "SET synchronous_commit = local"))["durability"].status is OK
+    only_reads = (await asked(urls[0], "SET default_transaction_read_only = on"))["durability"]
+    assert (only_reads.status, "RESET" in (only_reads.next or "")) == (FAIL, True)

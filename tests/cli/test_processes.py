@@ -188,6 +188,20 @@ def test_the_embedded_database_is_served_by_one_process(cli: Run, monkeypatch: p
         assert "One process writes this database" in result.err
 
 
+@pytest.mark.parametrize("command", [("serve",), ("serve", "--role", "worker"), ("worker",), ("up",)], ids=" ".join)
+def test_a_database_that_cannot_be_written_is_not_served(
+    command: tuple[str, ...], cli: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli("db", "upgrade").code == 0
+    found = os.statvfs(".")
+    read_only = os.statvfs_result((*tuple(found)[:8], found.f_flag | os.ST_RDONLY, found.f_namemax))
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    result = cli(*command)
+    assert (result.code, "started" in result.err) == (8, False)
+    assert "storage.read_only" in result.err
+    assert "next: give the account that runs orgstead the right to write" in result.err
+
+
 def test_the_background_work_alone_has_a_management_port(folder: Path, cli: Run) -> None:
     assert cli("db", "upgrade").code == 0
     worker = subprocess.Popen(

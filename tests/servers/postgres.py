@@ -83,7 +83,7 @@ class LocalServer:
                 **_as_another_user(self.folder),
             )
         deadline = time.monotonic() + _STARTING_SECONDS
-        while self._state() != "ready":
+        while self._state() not in ("ready", "standby"):
             if time.monotonic() > deadline:
                 self.close()
                 raise EngineUnavailable(f"PostgreSQL does not start: {log.read_text(errors='replace')[-300:]!r}")

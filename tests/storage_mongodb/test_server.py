@@ -7,8 +7,12 @@ from functools import partial
 from typing import Any
 
 import pytest
+from pymongo.asynchronous.database import AsyncDatabase
 
+from orgstead.api import management
+from orgstead.app import App
 from orgstead.errors import ConfigurationError, StorageError, StorageReadOnly
+from orgstead.settings import Settings
 from orgstead.storage import open_storage
 from orgstead.storage.mongodb import schema
 from orgstead.storage.mongodb.engine import MongoStorage
@@ -42,6 +46,27 @@ async def test_a_server_that_is_too_old_is_refused(storage: MongoStorage, monkey
     with pytest.raises(ConfigurationError, match="too old") as raised:
         await storage.check()
     assert "99.0" in (raised.value.next or "")
+
+
+async def test_a_secondary_that_is_asked_directly_takes_no_writes(
+    database: Database, storage: MongoStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only then does the driver send anything to a server that is not the primary."""
+    told = AsyncDatabase.command
+
+    async def as_secondary(self: AsyncDatabase[Any], command: Any, *args: Any, **kwargs: Any) -> Any:
+        answer = await told(self, command, *args, **kwargs)
+        return {**answer, "isWritablePrimary": False, "secondary": True} if command == "hello" else answer
+
+    await storage.check()
+    monkeypatch.setattr(AsyncDatabase, "command", as_secondary)
+    for refused in (storage.check, storage.migrate):
+        with pytest.raises(StorageReadOnly, match="no primary"):
+            await refused()
+    assert await management.unready(App(Settings(), storage)) == "storage.read_only"
+    reader = await open_storage(database.url, writable=False)
+    await reader.check()
+    await reader.close()
 
 
 async def test_a_database_of_another_program_is_left_alone(database: Database) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 import asyncpg
 import pytest
 
+from orgstead.api import management
+from orgstead.app import App
 from orgstead.errors import (
     InvalidValue,
     OrgsteadError,
@@ -23,6 +26,7 @@ from orgstead.errors import (
     Unavailable,
 )
 from orgstead.model import PlacementKind
+from orgstead.settings import Settings
 from orgstead.storage import open_storage
 from orgstead.storage.port import OrgScope, Space, Storage, Transaction
 from orgstead.storage.postgres import failures
@@ -293,6 +297,44 @@ async def test_a_server_that_only_reads(database: Database) -> None:
         with pytest.raises(StorageReadOnly):
             await do(storage, SYSTEM, "add", memberships, row)  # no connection is kept that ever said so
         await do(storage, SYSTEM, "add", memberships, row)
+
+
+async def test_a_server_that_only_reads_is_not_ready(database: Database) -> None:
+    """And ready again when it takes writes, although none has met the connection that said it does not."""
+    async with administrator(database) as ruler:
+        name = await ruler.fetchval("SELECT quote_ident(current_database())")
+        await ruler.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        async with opened(database, pool=1) as storage:
+            with pytest.raises(StorageReadOnly) as raised:
+                await storage.check()
+            assert "default_transaction_read_only" in (raised.value.next or "")
+            assert await management.unready(App(Settings(), storage)) == "storage.read_only"
+            reader = await open_storage(database.url, writable=False)
+            await reader.check()
+            await reader.close()
+            await ruler.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+            await storage.check()
+
+
+async def test_a_standby_can_be_read_and_is_not_ready() -> None:
+    server = await asyncio.to_thread(postgres.new_server)
+    try:
+        run = postgres.Run(server.url, server, "standby", "secret")
+        await run.make_roles()
+        await run.execute(f'CREATE DATABASE standby OWNER "{run.owner}"')
+        database = Database(run.url(run.role, "standby"), run.url(run.owner, "standby"))
+        async with database.opened() as storage:
+            await storage.check()
+        await asyncio.to_thread(server.stop, signal.SIGINT)
+        (server.folder / "data" / "standby.signal").touch()
+        await asyncio.to_thread(server.start)
+        async with opened(database) as storage:
+            assert await rows_of(storage, SYSTEM, memberships) == []
+            with pytest.raises(StorageReadOnly, match="standby") as raised:
+                await storage.check()
+            assert "primary" in (raised.value.next or "")
+    finally:
+        await asyncio.to_thread(server.remove)
 
 
 async def test_opened_for_reading_only(database: Database) -> None:

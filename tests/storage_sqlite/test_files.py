@@ -14,9 +14,12 @@ from pathlib import Path
 import anyio
 import pytest
 
+from orgstead.api import management
+from orgstead.app import App
 from orgstead.errors import (
     ConfigurationError,
     DatabaseInUse,
+    Overloaded,
     SchemaOutdated,
     SchemaTooNew,
     StorageError,
@@ -24,6 +27,7 @@ from orgstead.errors import (
 )
 from orgstead.kit import now
 from orgstead.model import PlacementKind, Record
+from orgstead.settings import Settings
 from orgstead.storage import DEFAULT_URL, describe, open_storage, tables
 from orgstead.storage.port import Space, Transaction
 from orgstead.storage.sqlite.engine import SqliteStorage
@@ -137,6 +141,59 @@ async def test_a_read_only_file_can_be_read_and_says_that_it_cannot_be_written()
         await reader.check()
         assert await reader.read(SYSTEM, ids) == ["evt_1"]
         await reader.close()
+
+
+@pytest.mark.parametrize("beside", [("-shm",), ("-wal",), ("-wal", "-shm")], ids=" ".join)
+async def test_a_file_whose_log_cannot_be_written_is_not_ready(beside: tuple[str, ...]) -> None:
+    with nobody() as folder:
+        path = folder / "main.db"
+        storage = await open_storage(f"sqlite:///{path}")
+        await storage.migrate()
+        await storage.close()
+        for suffix in beside:
+            path.with_name(path.name + suffix).touch(0o400)
+        storage = await open_storage(f"sqlite:///{path}")
+        try:
+            assert await storage.read(SYSTEM, ids) == []
+            with pytest.raises(StorageReadOnly) as raised:
+                await storage.check()
+            assert "the right to write" in (raised.value.next or "")
+            assert await management.unready(App(Settings(), storage)) == "storage.read_only"
+        finally:
+            await storage.close()
+
+
+async def test_a_file_system_that_became_read_only_is_not_ready(
+    storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As one does whose disk is broken, while files on it are open for writing."""
+    await storage.check()
+    found = os.statvfs("/")
+    read_only = os.statvfs_result((*tuple(found)[:8], found.f_flag | os.ST_RDONLY, found.f_namemax))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "statvfs", lambda _: read_only)
+        with pytest.raises(StorageReadOnly):
+            await storage.check()
+    await storage.check()
+
+
+async def test_looking_whether_a_file_can_be_written_writes_nothing(storage: SqliteStorage, path: Path) -> None:
+    await storage.run(SYSTEM, add, "evt_1")
+    before = [(file.name, file.read_bytes()) for file in sorted(path.parent.iterdir()) if file.suffix != ".db-shm"]
+    for _ in range(3):
+        await storage.check()
+    after = [(file.name, file.read_bytes()) for file in sorted(path.parent.iterdir()) if file.suffix != ".db-shm"]
+    assert after == before
+
+
+async def test_a_database_with_too_much_to_write_is_one_that_can_be_written(
+    storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert storage._writer is not None
+    monkeypatch.setattr(storage._writer, "_max_queued", 0)
+    with pytest.raises(Overloaded):
+        await storage.run(SYSTEM, add, "evt_1")
+    await storage.check()
 
 
 async def test_a_reader_works_beside_the_writer_and_never_writes(storage: SqliteStorage, path: Path) -> None:

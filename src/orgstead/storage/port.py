@@ -299,7 +299,10 @@ class Storage(Protocol):
         """Bring the schema to this version's; returns its number. Promise 11."""
 
     async def check(self) -> None:
-        """Raise ``SchemaOutdated``, ``SchemaTooNew`` or another ``ConfigurationError`` if it cannot be served."""
+        """Raise ``SchemaOutdated``, ``SchemaTooNew`` or another ``ConfigurationError`` if it cannot be served.
+
+        Opened for writing it must also take writes, which is found out without one: ``StorageReadOnly`` if it does not.
+        """
 
     async def close(self) -> None:
         """Finish what was accepted and let go of the database."""

@@ -58,7 +58,7 @@ class MongoStorage:
         return await self._units.plainly(lambda: schema.migrate(self._server, self._clock), seconds=_UPKEEP_SECONDS)
 
     async def check(self) -> None:
-        await self._units.plainly(lambda: schema.check(self._server))
+        await self._units.plainly(lambda: schema.check(self._server, writable=self._writable))
 
     async def close(self) -> None:
         await self._units.close()

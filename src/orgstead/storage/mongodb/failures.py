@@ -181,6 +181,13 @@ def standalone() -> OrgsteadError:
     )
 
 
+def secondary() -> OrgsteadError:
+    return StorageReadOnly(
+        "The server is no primary and accepts no writes; nothing was changed.",
+        next="name the replica set in ORGSTEAD_DATABASE_URL (?replicaSet=…) and leave directConnection out",
+    )
+
+
 def outdated() -> OrgsteadError:
     return SchemaOutdated(next="orgstead db upgrade")
 

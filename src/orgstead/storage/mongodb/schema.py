@@ -25,8 +25,11 @@ OLDEST = (6, 0)
 """The first MongoDB that orgstead is made for."""
 
 
-async def require_transactions(server: Server) -> None:
-    """Raise ``ConfigurationError`` unless the server is of a replica set or a sharded cluster, and new enough."""
+async def require_transactions(server: Server, *, writable: bool) -> None:
+    """Raise ``ConfigurationError`` unless the server is of a replica set or a sharded cluster, and new enough.
+
+    ``StorageReadOnly`` where it is to be ``writable`` and takes no writes: a secondary that the URL leads to directly.
+    """
     try:
         hello = await server.client.admin.command("hello")
         if "setName" not in hello and hello.get("msg") != "isdbgrid":
@@ -34,6 +37,8 @@ async def require_transactions(server: Server) -> None:
         version = str((await server.client.admin.command("buildInfo"))["version"])
     except PyMongoError as error:
         raise failures.at_start(error) from error
+    if writable and not hello.get("isWritablePrimary"):
+        raise failures.secondary()
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST:
         raise ConfigurationError(
             f"The server is MongoDB {version}, which is too old.",
@@ -57,9 +62,9 @@ async def version_of(server: Server) -> int:
     return 0
 
 
-async def check(server: Server) -> None:
+async def check(server: Server, *, writable: bool) -> None:
     """Raise ``SchemaOutdated`` or ``SchemaTooNew`` unless the database has this version's schema."""
-    await require_transactions(server)
+    await require_transactions(server, writable=writable)
     version = await version_of(server)
     if version > migrations.SCHEMA_VERSION:
         raise too_new()
@@ -69,7 +74,7 @@ async def check(server: Server) -> None:
 
 async def migrate(server: Server, clock: Clock) -> int:
     """Apply the migrations that are missing; returns the schema's version."""
-    await require_transactions(server)
+    await require_transactions(server, writable=True)
     version = await version_of(server)
     if version > migrations.SCHEMA_VERSION:
         raise too_new()

@@ -15,7 +15,7 @@ from typing import TypeVar
 
 import asyncpg
 
-from orgstead.errors import OrgsteadError, OutcomeUnknown, StorageError
+from orgstead.errors import OrgsteadError, OutcomeUnknown, StorageError, StorageReadOnly
 from orgstead.storage.postgres import failures
 from orgstead.storage.postgres.connections import Connection, Pool
 from orgstead.storage.postgres.failures import Passing
@@ -60,19 +60,20 @@ async def transact(pool: Pool, begin: str, work: Callable[[Connection], Awaitabl
 async def outside(pool: Pool, ask: Callable[[Connection], Awaitable[T]]) -> T:
     """One attempt at a question outside of any transaction of ours. Raises ``Passing`` for what may be tried again."""
     connection = await _acquired(pool)
-    clean = False
+    clean = spoilt = False
     try:
         answer = await ask(connection)
         clean = True
         return answer
-    except OrgsteadError:
+    except OrgsteadError as error:
+        spoilt = isinstance(error, StorageReadOnly)
         raise
     except Exception as error:
         if failures.is_passing(error) or connection.is_closed():
             raise Passing(error) from error
         raise
     finally:
-        pool.release(connection, clean=clean)
+        pool.release(connection, clean=clean, spoilt=spoilt)
 
 
 async def _acquired(pool: Pool) -> Connection:

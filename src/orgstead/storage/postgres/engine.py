@@ -99,6 +99,8 @@ class PostgresStorage:
         with _told_at_start(self._place):
             await self._reading(schema.check)
             await self._outside(selfcheck.check)
+            if self._writable:
+                await self._outside(selfcheck.require_writes)
 
     async def close(self) -> None:
         """Finish what was accepted and close every connection. May be repeated."""

@@ -28,6 +28,7 @@ SELECT clock_timestamp() AS now,
          - current_setting('superuser_reserved_connections')::int
          - coalesce(current_setting('reserved_connections', true), '0')::int AS connections,
        pg_is_in_recovery() AS standby,
+       current_setting('default_transaction_read_only')::boolean AS only_reads,
        current_database()::text AS database,
        pg_postmaster_start_time() AS started,
        (SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'org\\_%') AS spaces
@@ -166,6 +167,9 @@ def _durability(facts: asyncpg.Record) -> Finding:
     check = examination.DURABILITY
     if facts["standby"]:
         return fail(check, "This server is a standby, which takes no writes.", "name the primary in the database URL")
+    if facts["only_reads"]:
+        remedy = "ALTER DATABASE … RESET default_transaction_read_only, and ALTER ROLE … RESET it"
+        return fail(check, "default_transaction_read_only is on: the database takes no writes.", remedy)
     for setting in ("fsync", "full_page_writes"):
         if facts[setting] != "on":
             return fail(check, f"{setting} is off: a power cut may destroy the database.", f"set {setting} = on")

@@ -1,4 +1,5 @@
 """Whether row-level security really holds: what would switch it off in silence is refused before the service starts.
+Whether the server takes writes is asked here, too.
 
 PostgreSQL's documentation, "Row Security Policies": superusers and roles with BYPASSRLS always pass, owners unless the
 table says FORCE; a view and a SECURITY DEFINER function run with their owner's rights; TRUNCATE and foreign keys are
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from orgstead.errors import ConfigurationError
+from orgstead.errors import ConfigurationError, StorageReadOnly
 from orgstead.storage.postgres.connections import Connection, single
 from orgstead.storage.postgres.examine import FIXED
 from orgstead.storage.postgres.policies import ORG_SETTING, POLICY, SYSTEM_SETTING
@@ -162,6 +163,20 @@ async def check(connection: Connection) -> None:
         found = await connection.fetchval(query, SCHEMA, POLICY, _EXPRESSION, [ORG_SETTING, SYSTEM_SETTING])
         if found is not None:
             raise ConfigurationError(rule.detail, next=rule.next.format(found))
+
+
+async def require_writes(connection: Connection) -> None:
+    """Raise ``StorageReadOnly`` where the next transaction of the service would only read."""
+    standby, only_reads = await single(
+        connection, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::boolean"
+    )
+    if standby:
+        raise StorageReadOnly(
+            "The server is a standby, which accepts no writes; nothing was changed.",
+            next="name the primary in ORGSTEAD_DATABASE_URL, or all servers and target_session_attrs=primary",
+        )
+    if only_reads:
+        raise StorageReadOnly(next="ALTER DATABASE … RESET default_transaction_read_only, and ALTER ROLE … RESET it")
 
 
 def version_warning(number: int) -> str:

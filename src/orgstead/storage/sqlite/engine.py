@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from orgstead.errors import StorageReadOnly
+from orgstead.errors import Overloaded, StorageReadOnly
 from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access
@@ -86,6 +86,19 @@ class SqliteStorage:
         if self._writer is not None:
             self._writer.presence.check()
         self._now(schema.check)
+        if self._writer is not None:
+            await self._require_writes(self._writer)
+
+    async def _require_writes(self, writer: Writer) -> None:
+        """Begin a transaction where every write does, and end it with nothing done. Raises ``StorageReadOnly``."""
+        try:
+            mounted = await writer.submit(lambda _: writer.presence.is_writable(), only_rows=True)
+        except Overloaded:
+            return  # it has more to write than it can, but it writes
+        except StorageReadOnly:
+            mounted = False
+        if not mounted:
+            raise failures.not_writable()
 
     async def close(self) -> None:
         """Finish what was accepted, fold the log into the file and let go of the lock. May be repeated."""

@@ -72,5 +72,12 @@ def gone() -> OrgsteadError:
     )
 
 
+def not_writable() -> OrgsteadError:
+    return StorageReadOnly(
+        "The database file, its -wal or its -shm beside it can only be read; nothing was changed.",
+        next="give the account that runs orgstead the right to write all three and their folder, and mount it writable",
+    )
+
+
 def closed() -> OrgsteadError:
     return StorageError("The database was closed; nothing was changed.")

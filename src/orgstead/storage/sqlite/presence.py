@@ -29,6 +29,10 @@ class Presence:
         if not self.is_kept():
             raise failures.gone()
 
+    def is_writable(self) -> bool:
+        """Is it on a file system that takes writes? One with a broken disk becomes read-only while files are open."""
+        return not (self._path and os.statvfs(self._path).f_flag & os.ST_RDONLY)
+
     def log_bytes(self) -> int:
         """The size of the log beside the file; 0 where there is none."""
         try:
