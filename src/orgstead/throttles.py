@@ -1,5 +1,7 @@
 """Brute-force protection: how many wrong passwords may be tried, for an account and from an address.
 
+The service's sign-up token is guarded in the same way, as the password of an account that is nobody's.
+
 An attempt is reserved before the costly hash, so that parallel guesses cannot race past a limit, and only wrong ones
 count. Three limits hold over a window of time:
 
@@ -142,7 +144,7 @@ class Throttles:
             wrong, left = self._wrongs(counter)
             if wrong >= limit:
                 raise RateLimited(
-                    "Too many wrong passwords; wait as long as Retry-After says.", retry_after=math.ceil(left)
+                    "Too many wrong passwords or tokens; wait as long as Retry-After says.", retry_after=math.ceil(left)
                 )
         return all(self._wrongs(counter)[0] + self._running[counter] < limit for counter, limit in limits.items())
 

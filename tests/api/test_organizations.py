@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
+import httpx2
 import pytest
 
 from orgstead import operations
+from orgstead.api import application
+from orgstead.api.signup import SIGN_UP
+from orgstead.errors import RateLimited
 from orgstead.failpoints import arm
 from orgstead.kit import rfc3339
 from orgstead.model import OrganizationStatus, Role
@@ -159,6 +164,48 @@ async def test_a_sign_up_token_is_asked_for(services: Services, path: str) -> No
         assert await service.rows(tables.organizations) == []
         right = {"authorization": f"Bearer {SIGNUP_TOKEN}"}
         assert (await service.ask("POST", path, body=body, headers=right)).status_code == 201
+
+
+@pytest.mark.parametrize("path", ["/v1/organizations", "/org/create"])
+async def test_sign_up_tokens_cannot_be_guessed(services: Services, path: str) -> None:
+    """Wrong ones are counted by address, so that nobody is kept out by what others do."""
+    async with services(signup="token", signup_token=SIGNUP_TOKEN) as service:
+        transport = httpx2.ASGITransport(app=application.build(service.app), client=("198.51.100.7", 50_000))
+        right, wrong = {"authorization": f"Bearer {SIGNUP_TOKEN}"}, {"authorization": "Bearer a-guess"}
+        for _ in range(10):
+            problem(await service.ask("POST", path, body=sign_up_at(path), headers=wrong), 401, "auth.token_invalid")
+        for headers in (wrong, right):
+            answer = await service.ask("POST", path, body=sign_up_at(path), headers=headers)
+            problem(answer, 429, "rate.limited")
+            assert 0 < int(answer.headers["retry-after"]) <= 15 * 60
+        assert await service.rows(tables.organizations) == []
+        async with httpx2.AsyncClient(transport=transport, base_url="http://test") as elsewhere:
+            answer = await elsewhere.post(path, json=sign_up_at(path), headers=right)
+            assert answer.status_code == 201, answer.text
+        service.watch.advance(minutes=16)
+        problem(await service.ask("POST", path, body=sign_up_at(path), headers=right), 409, "organization.name_taken")
+
+
+async def test_guesses_from_everywhere_lock_nobody_out_of_signing_up(services: Services) -> None:
+    async with services(signup="token", signup_token=SIGNUP_TOKEN) as service:
+        for number in range(60):
+            with suppress(RateLimited):
+                async with service.app.throttles.attempt(SIGN_UP, f"198.51.100.{number}"):
+                    pass
+        right = {"authorization": f"Bearer {SIGNUP_TOKEN}"}
+        answer = await service.ask("POST", "/org/create", body=sign_up_at("/org/create"), headers=right)
+        assert answer.status_code == 201, answer.text
+
+
+async def test_a_credential_of_a_caller_is_no_guess_at_the_sign_up_token(services: Services) -> None:
+    async with services(signup="token", signup_token=SIGNUP_TOKEN) as service:
+        acme = await service.organization("Acme")
+        program = await service.program(acme, Role.OWNER)
+        for number in range(12):
+            answer = await service.ask("POST", "/v1/organizations", program, {"name": f"Nova {number}"})
+            problem(answer, 403, "auth.forbidden")
+            answer = await service.ask("POST", "/v1/organizations", acme.owner, {"name": f"Nova {number}"})
+            assert answer.status_code == 201, answer.text
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hmac
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Final
 
 from fastapi import Depends
 from starlette.requests import Request
 
-from orgstead import creation, identity, names, placements
+from orgstead import api_keys, creation, identity, names, placements
 from orgstead.access import ACTIVE
 from orgstead.api.caller import Caller, actor_of, address_of, app_of, authenticated, bearer_token, guard, values_of
 from orgstead.api.faults import pointed
@@ -20,26 +20,34 @@ from orgstead.model import IdempotentResponse, OrganizationStatus, User
 from orgstead.organizations import Located, checked_metadata
 from orgstead.policy import Permission
 
+SIGN_UP: Final = "SIGN-UP"
+"""What wrong sign-up tokens are counted under: a name that no account has, as those are in lower case."""
+
 
 @guard
 async def may_sign_up(request: Request) -> None:
     """Let those create an organization, without an account, whom the setting ``signup`` lets.
 
-    Raises ``SignupClosed``; with ``signup = token`` ``Unauthenticated`` or ``InvalidToken`` without the right one.
+    Raises ``SignupClosed``; with ``signup = token`` ``Unauthenticated`` or ``InvalidToken`` without the right one, and
+    ``RateLimited`` after too many wrong ones.
     """
     signup = app_of(request).settings.signup
     if signup == "closed":
         raise SignupClosed
-    if signup == "token" and not _has_signup_token(request):
+    if signup == "token" and not await _has_signup_token(request):
         raise InvalidToken("This service asks for its sign-up token to create an organization.")
 
 
 @guard
 async def may_create(request: Request) -> Caller | None:
     """A caller with an account of their own, or None for those who may sign up without one."""
-    if values_of(request, b"authorization") and not _has_signup_token(request):
+    app = app_of(request)
+    if not values_of(request, b"authorization"):
+        await may_sign_up(request)
+    elif app.settings.signup != "token" or _is_of_a_caller(app, bearer_token(request)):
         return await authenticated(request, Permission.USE_OWN_ACCOUNT, ACTIVE)
-    await may_sign_up(request)
+    elif not await _has_signup_token(request):
+        raise InvalidToken
     return None
 
 
@@ -51,13 +59,29 @@ MaySignUp = Depends(may_sign_up)
 MayCreateOrganization = Annotated[Caller | None, Depends(may_create)]
 
 
-def _has_signup_token(request: Request) -> bool:
-    """Raises ``Unauthenticated`` and ``InvalidToken`` where a token is asked for and there is none to compare."""
-    settings = app_of(request).settings
-    if settings.signup != "token" or settings.signup_token is None:
+async def _has_signup_token(request: Request) -> bool:
+    """Is it the token that ``signup = token`` asks for? Wrong ones are throttled as wrong passwords are.
+
+    Raises ``Unauthenticated`` and ``InvalidToken`` where there is none to compare, ``RateLimited``, ``Overloaded``.
+    """
+    app = app_of(request)
+    token, expected = bearer_token(request), app.settings.signup_token
+    async with app.throttles.attempt(SIGN_UP, address_of(request)) as attempt:
+        if expected is not None and hmac.compare_digest(token.encode(), expected.get_secret_value().encode()):
+            attempt.succeeded()
+    return attempt.right
+
+
+def _is_of_a_caller(app: App, token: str) -> bool:
+    """Is it an API key or access token that this service can have made? Then it is no guess at the sign-up token."""
+    try:
+        if token.startswith(api_keys.PREFIX):
+            api_keys.parse(token)
+        else:
+            app.tokens.verify_access(token)
+    except InvalidToken:
         return False
-    expected = settings.signup_token.get_secret_value()
-    return hmac.compare_digest(bearer_token(request).encode(), expected.encode())
+    return True
 
 
 def refuse_early(app: App, new: NewOrganization, *, name_at: str) -> None:
