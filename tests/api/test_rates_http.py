@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orgstead.errors import RateLimited
+from orgstead.model import Role
 from orgstead.rates import Rates
 from orgstead.storage import tables
 from tests.api.actors import SCOPE, Service, problem
@@ -97,6 +98,33 @@ async def test_who_was_removed_cannot_use_up_the_rate(limited: Service) -> None:
         problem(await limited.ask("GET", acme.path, acme.member), 401, "auth.token_invalid")
     for _ in range(9):
         assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
+
+
+async def test_who_is_beyond_the_rate_can_still_log_out(limited: Service) -> None:
+    acme = await limited.organization("Acme")
+    for _ in range(10):
+        assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
+    for person in acme.people.values():
+        problem(await limited.ask("GET", "/v1/me", person), 429, "rate.limited")
+        assert (await limited.ask("POST", "/v1/auth/logout", person)).status_code == 204
+        problem(await limited.ask("POST", "/v1/auth/logout", person), 401, "auth.token_invalid")
+
+
+async def test_logging_out_is_no_way_around_the_rate(limited: Service, ticks: Ticks) -> None:
+    """A session that does not end by it may ask so often, and a program, which has none, no oftener than for others."""
+    acme = await limited.organization("Acme")
+    program = await limited.program(acme, Role.OWNER)
+    ended = "/v1/auth/logout?unknown=1"
+    for _ in range(2):
+        problem(await limited.ask("POST", ended, acme.owner), 422, "request.invalid")
+    answer = await limited.ask("POST", ended, acme.owner)
+    assert "plan" not in problem(answer, 429, "rate.limited")["detail"]
+    assert answer.headers["retry-after"] == "1"
+    assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
+    statuses = [(await limited.ask("POST", "/v1/auth/logout", program)).status_code for _ in range(10)]
+    assert (set(statuses), statuses[-1]) == ({403, 429}, 429)
+    ticks.now += 1
+    assert (await limited.ask("POST", "/v1/auth/logout", acme.owner)).status_code == 204
 
 
 async def test_another_plan_is_another_rate(limited: Service) -> None:

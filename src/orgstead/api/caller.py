@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass
-from typing import Annotated, Any, Concatenate, ParamSpec, TypeVar, cast
+from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 from fastapi import Depends
 from starlette.requests import Request
@@ -14,7 +14,7 @@ from orgstead.access import ACTIVE, Principal, authenticate, authenticate_key, a
 from orgstead.api.preconditions import NO_VERSION, Conditions, is_unchanged
 from orgstead.app import App
 from orgstead.audit import Actor
-from orgstead.errors import Forbidden, InvalidToken, PreconditionFailed, Suspended, Unauthenticated
+from orgstead.errors import Forbidden, InvalidToken, PreconditionFailed, RateLimited, Suspended, Unauthenticated
 from orgstead.idempotency import checked_key
 from orgstead.model import OrganizationStatus, User
 from orgstead.policy import Permission
@@ -150,16 +150,27 @@ def public(reason: str) -> Callable[[F], F]:
     return marked
 
 
-def can(permission: Permission, statuses: Collection[OrganizationStatus] = ACTIVE, *, repeatable: bool = True) -> Guard:
+LOGOUTS: Final = 1.0
+"""Requests a second that a session may make apart from its organization's rate, which others may have used up."""
+
+
+def can(
+    permission: Permission,
+    statuses: Collection[OrganizationStatus] = ACTIVE,
+    *,
+    repeatable: bool = True,
+    apart: bool = False,
+) -> Guard:
     """The guard of routes that ask for ``permission`` in an organization of one of the ``statuses``.
 
     It reads who the caller is from the store on each request. An ``organization_id`` in the path must be the caller's
-    own: any other is answered as one that does not exist. A POST that only reads is not ``repeatable``.
+    own: any other is answered as one that does not exist. A POST that only reads is not ``repeatable``; one that must
+    be possible beyond the organization's rate is counted ``apart`` from it, by session.
     """
 
     @guard
     async def may(request: Request) -> Caller:
-        caller = await authenticated(request, permission, statuses, repeatable=repeatable)
+        caller = await authenticated(request, permission, statuses, repeatable=repeatable, apart=apart)
         if not repeatable and request.scope["method"] == "POST":
             for value in values_of(request, b"idempotency-key"):  # taken and not needed, but one that can be a key
                 checked_key(value.decode("latin-1"))
@@ -175,6 +186,7 @@ async def authenticated(
     *,
     repeatable: bool = True,
     counted: bool = True,
+    apart: bool = False,
 ) -> Caller:
     """The caller, if the access token or API key is valid and allows this.
 
@@ -182,26 +194,30 @@ async def authenticated(
 
     A POST with an Idempotency-Key is let pass although the organization is suspended, with the ``refusal`` that
     ``idempotent`` raises unless the key has an answer: it is due also where the status has changed since, most of all
-    by that very request. ``counted`` is False for looking again at a caller who was let in by this very request.
+    by that very request. ``counted`` is False for looking again at a caller who was let in by this very request, and
+    ``apart`` counts a session's request as its own, not its organization's.
     """
     app = app_of(request)
     token = bearer_token(request)
     if token.startswith(api_keys.PREFIX):
         principal = await _holder_of_key(app, token, counted=counted)
+        bucket, apart = principal.organization.id, False
     else:
         claims = app.tokens.verify_access(token)
+        bucket = claims.session_id if apart else claims.org_id
         if counted:
-            app.rates.spend(claims.org_id)
+            _spend(app, bucket, apart=apart)
         found = await app.storage.access(claims.org_id, claims.user_id, claims.session_id)
         try:
             principal = authenticate(found, claims, app.clock())
         except InvalidToken:
             if counted:
-                app.rates.give_back(claims.org_id)
+                app.rates.give_back(bucket)
             raise
     if counted:
         plan = app.settings.plans.get(principal.organization.plan)
-        app.rates.learn(principal.organization.id, plan.requests_per_second if plan else None)
+        rate = plan.requests_per_second if plan else None
+        app.rates.learn(bucket, LOGOUTS if apart and rate is not None else rate)
     try:
         authorize(principal, permission, statuses, named=request.scope["path_params"].get("organization_id"))
     except Suspended as refusal:
@@ -210,6 +226,15 @@ async def authenticated(
             raise
         return Caller(app, principal, request, refusal)
     return Caller(app, principal, request)
+
+
+def _spend(app: App, bucket: str, *, apart: bool) -> None:
+    try:
+        app.rates.spend(bucket)
+    except RateLimited as refusal:
+        if apart:  # it is no plan's rate, which the refusal names
+            raise RateLimited(retry_after=refusal.retry_after) from None
+        raise
 
 
 async def _holder_of_key(app: App, token: str, *, counted: bool) -> Principal:
@@ -245,7 +270,7 @@ CanWriteRecords = Annotated[Caller, Depends(can(Permission.WRITE_RECORDS))]
 CanDefineCollections = Annotated[Caller, Depends(can(Permission.DEFINE_COLLECTIONS))]
 CanManageApiKeys = Annotated[Caller, Depends(can(Permission.MANAGE_API_KEYS))]
 CanUseOwnAccount = Annotated[Caller, Depends(can(Permission.USE_OWN_ACCOUNT))]
-CanLogOut = Annotated[Caller, Depends(can(Permission.USE_OWN_ACCOUNT, NOT_CLOSED))]
+CanLogOut = Annotated[Caller, Depends(can(Permission.USE_OWN_ACCOUNT, NOT_CLOSED, apart=True))]
 
 
 # --- what a request says --------------------------------------------------------------------------------------------
