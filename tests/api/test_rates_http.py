@@ -114,10 +114,11 @@ async def test_logging_out_is_no_way_around_the_rate(limited: Service, ticks: Ti
     """A session that does not end by it may ask so often, and a program, which has none, no oftener than for others."""
     acme = await limited.organization("Acme")
     program = await limited.program(acme, Role.OWNER)
-    ended = "/v1/auth/logout?unknown=1"
+    no_key = "k" * 256
     for _ in range(2):
-        problem(await limited.ask("POST", ended, acme.owner), 422, "request.invalid")
-    answer = await limited.ask("POST", ended, acme.owner)
+        refused = await limited.ask("POST", "/v1/auth/logout", acme.owner, key=no_key)
+        problem(refused, 422, "idempotency.key_invalid")
+    answer = await limited.ask("POST", "/v1/auth/logout", acme.owner, key=no_key)
     assert "plan" not in problem(answer, 429, "rate.limited")["detail"]
     assert answer.headers["retry-after"] == "1"
     assert (await limited.ask("GET", acme.path, acme.owner)).status_code == 200
