@@ -9,7 +9,7 @@ completed is undone. An archive is known by the sum of its manifest: imported on
 What becomes of what is in the archive: the organization keeps its id where that is free, and with it its audit chain;
 otherwise it gets an id that follows from the archive, and a chain of its own that names the former one. A slug that is
 taken gets a number; an external id that is taken is left out. Members get the account of their address, or a new one
-without a password. Records and collections are as they were, to the version and the time.
+without a password. Records are as they were, to the version and the time, and so is what is shown of collections.
 """
 
 from __future__ import annotations

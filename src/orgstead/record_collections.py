@@ -52,13 +52,15 @@ async def page(tx: Transaction, space: Space, *, after: str | None = None, limit
 
 
 def shown(collection: Collection) -> dict[str, Json]:
-    """A collection as JSON: the definition in force. ``state`` is changing while another one is being checked."""
+    """A collection as JSON: the definition in force. ``state`` is changing while another one is being checked.
+
+    Its row's version is not shown: that counts steps of changes, those that were refused, too.
+    """
     return {
         "object": "collection",
         "name": collection.name,
         **record_definitions.shown(collection),
         "state": "changing" if collection.pending else "ready",
-        "version": collection.version,
         "created_at": rfc3339(collection.created_at),
         "updated_at": rfc3339(collection.updated_at),
     }
@@ -86,9 +88,9 @@ async def define(
     """
     record_definitions.checked_name(name)
     defined = await spaces.run(app, placement, define_now, name, definition, terms, permit)
-    if defined is not None:
+    if isinstance(defined, Defined):
         return defined
-    operation = await record_indexing.begin(app, placement.org_id, name, definition, actor)
+    operation = await record_indexing.begin(app, defined, definition, actor)
     operation = await operations.finish(app, operation, within=operations.WAIT_SECONDS)
     if operation.state is not OperationState.RUNNING and (found := operation.result.get("violations")):
         raise DefinitionViolated(problems=[Problem(**problem) for problem in found])
@@ -103,20 +105,21 @@ async def define_now(
     definition: Definition,
     terms: Terms,
     permit: Callable[[Collection | None], None] = _anyhow,
-) -> Defined | None:
-    """``define`` in one transaction; None where the collection has too many records for that, and nothing was done."""
+) -> Defined | Collection:
+    """``define`` in one transaction; where the collection has too many records for that, the collection as it is."""
     slot = await placements.hold(tx, space)
     current = await tx.find(tables.collections, org_id=space.org_id, name=name)
+    # Before the caller is asked: a change that may yet be refused is no reason to say that the definition is another.
+    if current is not None and _is_changing(current):
+        raise CollectionChanging(retry_after=1)
     permit(current)
     if current is None:
         return Defined(await _create(tx, space, slot, name, definition, terms), created=True)
-    if _is_changing(current):
-        raise CollectionChanging(retry_after=1)
     if record_definitions.definition_of(current) == definition:
         return Defined(current)
     changed = record_definitions.announced(current, definition)
     if not await record_indexing.is_small(tx, changed, record_indexing.SMALL):
-        return None
+        return current
     _, problems = await record_indexing.check_and_build(tx, changed, record_indexing.SMALL + 1)
     if problems:
         raise DefinitionViolated(problems=problems)
@@ -140,8 +143,14 @@ async def _create(
     return collection
 
 
-async def remove(tx: Transaction, space: Space, name: str, terms: Terms) -> None:
-    """Remove an empty collection and its definition.
+async def remove(
+    tx: Transaction,
+    space: Space,
+    name: str,
+    terms: Terms,
+    permit: Callable[[Collection | None], None] = _anyhow,
+) -> None:
+    """Remove an empty collection and its definition. ``permit`` is asked as in ``define``.
 
     Raises ``NotFound``, ``CollectionNotEmpty``, ``CollectionChanging``, ``PlacementMoved``.
     """
@@ -149,6 +158,7 @@ async def remove(tx: Transaction, space: Space, name: str, terms: Terms) -> None
     collection = await get(tx, space, name)
     if _is_changing(collection):
         raise CollectionChanging(retry_after=1)
+    permit(collection)
     if await tx.page(tables.records, {"collection": name}, limit=1):
         raise CollectionNotEmpty
     await record_indexing.tell(tx, space, slot, "collection.deleted", name, terms.actor, terms.at, collections=-1)

@@ -19,6 +19,7 @@ from orgstead.errors import NotFound, PlacementMoved, Problem
 from orgstead.failpoints import failpoint
 from orgstead.field_paths import pointer
 from orgstead.index_keys import Index, is_claim, keys_of
+from orgstead.kit import rfc3339
 from orgstead.model import (
     Collection,
     IndexEntry,
@@ -155,10 +156,22 @@ async def sweep(tx: Transaction, collection: Collection) -> bool:
 # --- the operation --------------------------------------------------------------------------------------------------
 
 
-async def begin(app: App, org_id: str, name: str, definition: Definition, actor: Actor) -> Operation:
-    """Write the intent. Raises ``OperationInProgress``, ``StatusConflict``, ``NotFound``."""
-    payload: dict[str, Json] = {"collection": name, "definition": definition.to_json()}
-    return await app.storage.run(SCOPE, _write_intent, org_id, operations.beginning(app, actor), payload)
+async def begin(app: App, collection: Collection, definition: Definition, actor: Actor) -> Operation:
+    """Write the intent to change the collection, as it was read, to this definition.
+
+    Raises ``OperationInProgress``, ``StatusConflict``, ``NotFound``.
+    """
+    payload: dict[str, Json] = {
+        "collection": collection.name,
+        "seen": _state_of(collection),
+        "definition": definition.to_json(),
+    }
+    return await app.storage.run(SCOPE, _write_intent, collection.org_id, operations.beginning(app, actor), payload)
+
+
+def _state_of(collection: Collection) -> list[Json]:
+    """What no other state of a collection of this name has."""
+    return [rfc3339(collection.created_at), collection.version]
 
 
 async def _write_intent(
@@ -190,7 +203,11 @@ def _is_ours(collection: Collection, operation: Operation) -> bool:
 
 
 async def announce(app: App, operation: Operation) -> Mapping[str, Json]:
-    """From here on writes satisfy the new schema, too, and keep up the new indexes."""
+    """From here on writes satisfy the new schema, too, and keep up the new indexes.
+
+    Raises ``CollectionChanging`` where the collection is not any more as it was read: what was asked of it then, such
+    as an If-Match, may not hold now.
+    """
     await _in_space(app, operation, _announce)
     return {}
 
@@ -199,8 +216,8 @@ async def _announce(tx: Transaction, space: Space, operation: Operation, at: dat
     _, collection = await _held(tx, space, operation)
     if _is_ours(collection, operation):
         return
-    if collection.pending:
-        raise CollectionChanging
+    if collection.pending or _state_of(collection) != operation.payload["seen"]:
+        raise CollectionChanging(retry_after=1)
     wanted = Definition.from_json(operation.payload["definition"])
     await tx.replace(tables.collections, record_definitions.announced(collection, wanted, operation.id))
 

@@ -42,14 +42,14 @@ async def test_a_collection_from_its_definition_to_its_end(service: Service, acm
     assert made.status_code == 201, made.text
     shown = made.json()
     assert (shown["schema"], shown["indexes"], shown["unique"]) == (SCHEMA, [["city", "-price"]], [["sku"]])
-    assert (shown["name"], shown["state"], shown["version"]) == ("goods", "ready", 1)
+    assert (shown["name"], shown["state"], shown["updated_at"]) == ("goods", "ready", shown["created_at"])
     found = await read(service, acme, "goods")
     assert (found.json(), found.headers["etag"]) == (shown, made.headers["etag"])
     assert (await read(service, acme, "goods", **{"if-none-match": made.headers["etag"]})).status_code == 304
     again = await define(
         service, acme, "goods", {"schema": SCHEMA, "indexes": [["city", "-price"]], "unique": [["sku"]]}
     )
-    assert (again.status_code, again.json()["version"]) == (200, 1)
+    assert (again.status_code, again.json(), again.headers["etag"]) == (200, shown, made.headers["etag"])
     less = await define(service, acme, "goods", {})
     assert less.status_code == 200
     assert (less.json()["schema"], less.json()["indexes"], less.json()["unique"]) == (None, [], [])
@@ -104,6 +104,71 @@ async def test_a_definition_that_takes_longer_is_an_operation(
     assert operation.json()["state"] == "succeeded"
     done = (await read(service, acme, "goods")).json()
     assert (done["indexes"], done["state"]) == ([["sku"]], "ready")
+
+
+@pytest.mark.parametrize("small", [500, 0], ids=["at once", "by an operation"])
+async def test_a_refused_definition_leaves_the_tag(
+    service: Service, acme: Standing, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr(record_indexing, "SMALL", small)
+    monkeypatch.setattr(operations, "WAIT_SECONDS", 100)
+    old = (await define(service, acme, "goods", {"indexes": [["city"]]})).headers["etag"]
+    for sku in (1, 1, 2):
+        await add(service, acme, "goods", {"sku": sku})
+    before = await read(service, acme, "goods")
+    for bad in ({"schema": SCHEMA}, {"unique": [["sku"]]}):
+        problem(await define(service, acme, "goods", bad), 409, "collection.violated")
+    after = await read(service, acme, "goods")
+    assert (after.content, after.headers["etag"], before.headers["etag"]) == (before.content, old, old)
+    assert (await read(service, acme, "goods", **{"if-none-match": old})).status_code == 304
+    changed = await define(service, acme, "goods", {"indexes": [["sku"]]}, **{"if-match": old})
+    assert (changed.status_code, changed.json()["indexes"]) == (200, [["sku"]])
+    # With nothing changed behind the answer, which a sweep of old entries must not look like.
+    assert (await read(service, acme, "goods")).headers["etag"] == changed.headers["etag"] != old
+
+
+async def test_while_a_definition_changes_its_tag_is_another_and_the_old_one_no_reason_to_refuse(
+    service: Service, acme: Standing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a client has read may be in force again when the change has been refused."""
+    monkeypatch.setattr(record_indexing, "SMALL", 0)
+    monkeypatch.setattr(operations, "WAIT_SECONDS", 0.01)
+    go = asyncio.Event()
+
+    async def held_up() -> None:
+        await go.wait()
+
+    old = (await define(service, acme, "goods", {})).headers["etag"]
+    await add(service, acme, "goods", {"sku": 1})
+    with arm("define.after_announce", held_up):
+        assert (await define(service, acme, "goods", {"schema": SCHEMA})).status_code == 202
+        during = await read(service, acme, "goods", **{"if-none-match": old})
+        assert (during.status_code, during.json()["state"]) == (200, "changing")
+        for method, body in (("PUT", {"indexes": [["a"]]}), ("DELETE", None)):
+            path = f"{acme.path}/collections/goods"
+            answer = await service.ask(method, path, acme.admin, body, headers={"if-match": old})
+            problem(answer, 409, "collection.changing")
+    go.set()
+    await asyncio.gather(*service.app._tasks)
+    now = await read(service, acme, "goods", **{"if-none-match": during.headers["etag"]})
+    assert (now.status_code, now.json()["state"], now.headers["etag"]) == (200, "ready", old)
+
+
+@pytest.mark.parametrize("small", [500, 0], ids=["at once", "by an operation"])
+async def test_of_many_who_change_what_they_have_read_one_does(
+    service: Service, acme: Standing, monkeypatch: pytest.MonkeyPatch, small: int
+) -> None:
+    monkeypatch.setattr(record_indexing, "SMALL", small)
+    monkeypatch.setattr(operations, "WAIT_SECONDS", 100)
+    tag = (await define(service, acme, "goods", {})).headers["etag"]
+    await add(service, acme, "goods", {"n": 1})
+    answers = await asyncio.gather(
+        *(define(service, acme, "goods", {"indexes": [[f"field{n}"]]}, **{"if-match": tag}) for n in range(8))
+    )
+    (won,) = (answer for answer in answers if answer.status_code == 200)
+    assert {answer.status_code for answer in answers} - {200} <= {409, 412}
+    assert (await read(service, acme, "goods")).json() == won.json()
+    problem(await define(service, acme, "goods", {}, **{"if-match": tag}), 412, "precondition.failed")
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])

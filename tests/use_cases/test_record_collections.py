@@ -64,7 +64,6 @@ async def test_a_collection_is_made_and_shown(app: App) -> None:
         "indexes": [["city"], ["address.city", "-price"], ["tags[]"]],
         "unique": [["sku"]],
         "state": "ready",
-        "version": 1,
         "created_at": 0,
         "updated_at": 0,
     }
@@ -204,13 +203,13 @@ async def test_what_violates_a_new_definition_is_reported_and_nothing_changes(
     documents[2]["list"] = []
     await shelf.fill("items", documents)
     before = await shelf.entries("items"), (await shelf.usage()).seq
+    shown = record_collections.shown(await shelf.read(record_collections.get, "items"))
+    assert (shown["schema"], shown["indexes"], shown["unique"]) == ({"type": "object"}, [["n"]], [])
+    assert shown["state"] == "ready"
     with pytest.raises(DefinitionViolated) as raised:
         await shelf.define("items", **change)
     assert [problem.pointer for problem in raised.value.problems] == pointers
-    collection = await shelf.read(record_collections.get, "items")
-    shown = record_collections.shown(collection)
-    assert (shown["schema"], shown["indexes"], shown["unique"]) == ({"type": "object"}, [["n"]], [])
-    assert shown["state"] == "ready"
+    assert record_collections.shown(await shelf.read(record_collections.get, "items")) == shown
     assert (await shelf.entries("items"), (await shelf.usage()).seq) == before
     await shelf.create("items", {"n": 9, "m": 0, "long": "x" * 501})
 
@@ -305,6 +304,36 @@ async def test_what_is_left_half_done_is_completed(app: App, point: str, violate
     assert (shown["indexes"], shown["unique"]) == (([["old"]], []) if violated else ([], [["n"]]))
     assert len(await shelf.entries("items")) == 12
     assert bool(operation.result.get("violations")) is violated
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("anew", [False, True], ids=["changed", "made anew"])
+async def test_what_was_permitted_is_not_done_to_what_it_was_not_permitted_for(
+    app: App, monkeypatch: pytest.MonkeyPatch, anew: bool
+) -> None:
+    """Between the transaction that permits a change and the one that begins its operation, others may be faster."""
+    shelf = await Shelf.made(app)
+    await shelf.define("items")
+    await shelf.fill("items", [{"n": n} for n in range(8)])
+    sound = record_indexing.begin
+
+    async def slow(*args: Any) -> Any:
+        monkeypatch.setattr(record_indexing, "begin", sound)
+        if anew:
+            for number in range(8):
+                await shelf.delete("items", f"r{number}")
+            await shelf.run(record_collections.remove, "items", shelf.terms)
+            await shelf.fill("items", [{"n": n} for n in range(8)])
+        else:
+            await shelf.define("items", indexes=[["faster"]])
+        return await sound(*args)
+
+    monkeypatch.setattr(record_indexing, "begin", slow)
+    with pytest.raises(CollectionChanging):
+        await shelf.define("items", indexes=[["n"]])
+    shown = record_collections.shown(await shelf.read(record_collections.get, "items"))
+    assert (shown["indexes"], shown["state"]) == ([] if anew else [["faster"]], "ready")
+    await shelf.define("items", indexes=[["n"]])
 
 
 @pytest.mark.usefixtures("few")

@@ -26,12 +26,12 @@ def etag(organization: Organization, placement: Placement) -> bytes:
 
 
 def dated_tag(version: int, created_at: datetime) -> bytes:
-    """The tag of a record or collection: what is removed and made again under its name begins at version 1 again."""
+    """The tag of a record: what is removed and made again under its id begins at version 1 again."""
     return b'"%d.%x"' % (version, (created_at - _EPOCH) // _MILLISECOND)
 
 
 def content_tag(body: bytes) -> bytes:
-    """The tag of what is read only, and so needs no version: its content as it is sent."""
+    """The tag of what has no version of its own, or none that goes with what is shown: its content as it is sent."""
     return b'"%s"' % hashlib.blake2b(body, digest_size=16).hexdigest().encode("ascii")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated
 
 import orjson
@@ -10,18 +11,16 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.responses import Response
 
 from orgstead import record_collections, record_definitions
-from orgstead.api import lists, record_schemas, schemas
+from orgstead.api import lists, record_schemas, schemas, views
 from orgstead.api.caller import Caller, CanDefineCollections, CanReadRecords
 from orgstead.api.documented import UNCHANGED, WITH_BODY, problems
 from orgstead.api.faults import said_once
 from orgstead.api.guarded import GuardedRoute
 from orgstead.api.organizations import OWN
-from orgstead.api.preconditions import dated_tag
+from orgstead.api.preconditions import content_tag
 from orgstead.api.responses import Empty, Json
 from orgstead.model import Collection
-from orgstead.placements import hold
 from orgstead.representations import operation as operation_shown
-from orgstead.storage.port import Space, Transaction
 
 router = APIRouter(tags=["Collections"], route_class=GuardedRoute)
 
@@ -69,8 +68,7 @@ async def page(caller: CanReadRecords, query: Annotated[ByName, Query()]) -> Res
 async def get(caller: CanReadRecords) -> Response:
     """The definition in force. ``state`` is ``changing`` while another one is being checked."""
     collection = await caller.read_in_space(record_collections.get, caller.named("collection"))
-    tag = _tag(collection)
-    return Empty(304, [(b"etag", tag)]) if caller.has_seen(tag) else _shown(collection)
+    return views.read(caller, record_collections.shown(collection))
 
 
 @router.put(
@@ -90,14 +88,9 @@ async def define(caller: CanDefineCollections, body: record_schemas.CollectionDe
     Records that are there must satisfy it: otherwise it is refused (409), naming some that do not, and nothing changes.
     """
     definition = record_definitions.parse(body.schema_, body.indexes or (), body.unique or ())
-    conditions = caller.conditions
-
-    def permit(current: Collection | None) -> None:
-        conditions.require(None if current is None else _tag(current))
-
     app, placement = caller.app, caller.principal.placement
     defined = await record_collections.define(
-        app, placement, caller.named("collection"), definition, caller.terms, caller.actor, permit=permit
+        app, placement, caller.named("collection"), definition, caller.terms, caller.actor, permit=_permit(caller)
     )
     app.arrivals.tell(caller.org_id)
     if defined.operation is not None:
@@ -115,21 +108,25 @@ async def define(caller: CanDefineCollections, body: record_schemas.CollectionDe
 )
 async def delete(caller: CanDefineCollections) -> Response:
     """Remove an empty collection and its definition."""
-    await caller.run_in_space(_removed, caller)
+    name = caller.named("collection")
+    await caller.run_in_space(record_collections.remove, name, caller.terms, permit=_permit(caller))
     return Empty()
 
 
-async def _removed(tx: Transaction, space: Space, caller: Caller) -> None:
-    name = caller.named("collection")
-    if conditions := caller.conditions:
-        await hold(tx, space)
-        conditions.require(_tag(await record_collections.get(tx, space, name)))
-    await record_collections.remove(tx, space, name, caller.terms)
+def _permit(caller: Caller) -> Callable[[Collection | None], None]:
+    """What raises where the collection, None where there is none, is not as the request asks."""
+    conditions = caller.conditions
+
+    def permit(current: Collection | None) -> None:
+        conditions.require(None if current is None else content_tag(_body(current)))
+
+    return permit
 
 
-def _tag(collection: Collection) -> bytes:
-    return dated_tag(collection.version, collection.created_at)
+def _body(collection: Collection) -> bytes:
+    return orjson.dumps(record_collections.shown(collection))
 
 
 def _shown(collection: Collection, status: int = 200) -> Json:
-    return Json(orjson.dumps(record_collections.shown(collection)), status, [(b"etag", _tag(collection))])
+    body = _body(collection)
+    return Json(body, status, [(b"etag", content_tag(body))])

@@ -156,7 +156,6 @@ class Collection(Output):
     indexes: list[list[str]]
     unique: list[list[str]]
     state: Literal["ready", "changing"]
-    version: int
     created_at: str = Field(examples=["2026-11-23T10:00:00.000Z"])
     updated_at: str = Field(examples=["2026-11-23T10:00:00.000Z"])
 

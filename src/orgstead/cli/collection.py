@@ -24,7 +24,7 @@ from orgstead.record_collections import shown
 
 app = group("List and define collections of an organization's records.")
 
-COLUMNS = ("name", "state", "indexes", "unique", "version", "updated_at")
+COLUMNS = ("name", "state", "indexes", "unique", "updated_at")
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The collection's name.")]
 
