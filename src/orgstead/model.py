@@ -14,6 +14,9 @@ from typing import Any, Final
 Json = Any
 """A JSON value: None, bool, int within 64 bits, finite float, text, list, or dict with text keys."""
 
+MAX_JSON_DEPTH: Final = 32
+"""Arrays and objects inside one another that a JSON value has at most, whichever way it comes in."""
+
 API_KEY_ID: Final = "key_"
 """What the ids of API keys begin with, and no session's does: a credential is the one or the other."""
 

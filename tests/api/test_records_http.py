@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from orgstead import placements
-from orgstead.model import IdempotentResponse, PlacementKind
+from orgstead.model import MAX_JSON_DEPTH, IdempotentResponse, PlacementKind
 from orgstead.storage import tables
 from orgstead.storage.port import Space, Transaction
 from tests.api.actors import Person, Service, Standing, problem
@@ -367,6 +367,26 @@ async def test_a_record_may_have_many_members(clerk: Clerk) -> None:
     assert (await clerk.create(many, "a")).status_code == 201
     assert (await clerk.ask("GET", "a")).json()["data"] == many
     problem(await clerk.create({"list": [0] * 200_000}), 400, "request.malformed")
+
+
+def nested(depth: int) -> dict[str, Any]:
+    """An object that many levels deep."""
+    return {"in": nested(depth - 1) if depth > 1 else "bottom"}
+
+
+async def test_the_data_of_a_record_is_as_deep_whichever_way_it_comes(clerk: Clerk) -> None:
+    """What one route takes another may be asked to write again."""
+    deepest, deeper = nested(MAX_JSON_DEPTH), nested(MAX_JSON_DEPTH + 1)
+    assert (await clerk.create(deepest, "a")).status_code == 201
+    assert (await clerk.batch({"op": "create", "id": "b", "data": deepest})).status_code == 200
+    for method in ("PUT", "PATCH"):
+        for name in "ab":
+            assert (await clerk.ask(method, name, {"data": deepest})).status_code == 200
+        problem(await clerk.ask(method, "a", {"data": deeper}), 400, "request.malformed")
+    problem(await clerk.create(deeper, "c"), 400, "request.malformed")
+    problem(await clerk.batch({"op": "create", "id": "c", "data": deeper}), 400, "request.malformed")
+    assert (await clerk.ask("GET", "a")).json()["data"] == (await clerk.ask("GET", "b")).json()["data"] == deepest
+    assert (await clerk.usage())["records"]["used"] == 2
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from orgstead.api.strict_json import MAX_DEPTH, MAX_MEMBERS, decode
+from orgstead.api.strict_json import MAX_MEMBERS, decode
 from orgstead.errors import MalformedRequest
+from orgstead.model import MAX_JSON_DEPTH
 from tests.data.hostile_json import CASES, MERELY_ODD
 
 MALFORMED = [case for case in CASES if case.statuses == {400}]
@@ -51,7 +52,7 @@ def reference(body: bytes) -> Any:
                 raise ValueError("NUL")
         if isinstance(value, dict | list):
             members += len(value)
-            if depth == MAX_DEPTH or members > MAX_MEMBERS:
+            if depth == MAX_JSON_DEPTH or members > MAX_MEMBERS:
                 raise ValueError("structure")
             for part in value:
                 judge(part, depth + 1)
@@ -86,10 +87,10 @@ def test_hostile_documents_are_malformed(case: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        (b"[" * depth + b"]" * depth, f"nested more than {MAX_DEPTH} levels")
-        for depth in (MAX_DEPTH + 1, 1024, 1025, 5000)
+        (b"[" * depth + b"]" * depth, f"nested more than {MAX_JSON_DEPTH} levels")
+        for depth in (MAX_JSON_DEPTH + 1, 1024, 1025, 5000)
     ]
-    + [(b'{"a":' * 2000 + b"1" + b"}" * 2000, f"nested more than {MAX_DEPTH} levels")]
+    + [(b'{"a":' * 2000 + b"1" + b"}" * 2000, f"nested more than {MAX_JSON_DEPTH} levels")]
     + [(b'{"a": -%b}' % (b"9" * digits), "does not fit into 64 bits") for digits in (19, 308, 309, 5000)]
     + [(b"[1e400]", "does not fit into 64 bits"), (b"[1,]", "line 1, column 3"), (b"[NaN]", "line 1, column 2")],
 )

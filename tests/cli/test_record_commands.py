@@ -15,6 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+from orgstead.model import MAX_JSON_DEPTH
 from tests.cli.conftest import ORGSTEAD, Run
 
 
@@ -116,6 +117,34 @@ def test_json_lines_one_bad_hides_no_other(cli: Run, monkeypatch: pytest.MonkeyP
         (15, "created"),
     ]
     assert listed(cli) == {"a": {"n": 1, "deep": {"x": [1.5, None]}}, "z": {}}
+
+
+def test_lines_are_as_deep_as_bodies_may_be_and_come_back(cli: Run, folder: Path) -> None:
+    def nested(depth: int) -> str:
+        return '{"in":' * depth + "1" + "}" * depth
+
+    deepest, deeper = nested(MAX_JSON_DEPTH), nested(MAX_JSON_DEPTH + 1)
+    (folder / "in.jsonl").write_text(f"{deepest}\n{deeper}\n")
+    result = cli("record", "import", "in.jsonl", *GOODS)
+    assert result.code == 1
+    assert "line 2: refused: The line is nested more than 32 levels deep.\n" in result.err
+    assert [json.dumps(data, separators=(",", ":")) for data in listed(cli).values()] == [deepest]
+
+    (folder / "out.jsonl").write_text(cli("record", "export", *GOODS).out)
+    command = ("record", "import", "--format", "records", "--org", "acme", "-c", "again")
+    assert cli(*command, "out.jsonl").code == 0
+    (folder / "worse.jsonl").write_text(f'{{"id": "a", "data": {deeper}}}\n')
+    assert cli(*command, "worse.jsonl").code == 1
+
+    (folder / "in.csv").write_text(f'id,tree\na,"{nested(31)}"\nb,"{deepest}"\n'.replace('"in"', '""in""'))
+    result = cli(
+        "record", "import", "in.csv", "--org", "acme", "-c", "trees", "--id-column", "id", "--types", "tree=json"
+    )
+    assert result.code == 1
+    assert "line 3: refused: The column tree" in result.err
+    assert list(json.loads(cli("record", "list", "--org", "acme", "-c", "trees", "-o", "json").out)[0]["data"]) == [
+        "tree"
+    ]
 
 
 def test_rows_that_name_their_organization(cli: Run, folder: Path) -> None:

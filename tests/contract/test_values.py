@@ -295,6 +295,16 @@ async def test_p05_json_that_is_refused(storage: Storage, bad: Any) -> None:
     await _refused(storage, events, org_id(), data={"x": [{"y": [bad]}]})
 
 
+async def test_p05_json_that_is_too_deep(storage: Storage) -> None:
+    """Promise 5: 32 levels and no more, however the last one is made."""
+    for document in ({"x": _around({}, 31)}, {"x": _around([], 31)}):
+        await _refused(storage, events, org_id(), data=document)
+
+
+def _around(value: Any, levels: int) -> Any:
+    return _around([value], levels - 1) if levels else value
+
+
 BAD_VALUES: dict[str, dict[str, Any]] = {
     "integer beyond int64": {"attempts": 2**63},
     "integer below int64": {"attempts": -(2**63) - 1},

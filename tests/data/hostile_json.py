@@ -131,11 +131,15 @@ CASES: tuple[Case, ...] = (
 )
 
 WITH_RECORDS = frozenset(
-    {"10,001 items", "10,001 members", "10,001 spread", "larger than 1 MiB", "larger than 1 MiB and not JSON"}
+    {
+        *("33 arrays deep", "33 objects deep", "10,001 items", "10,001 members", "10,001 spread"),
+        *("larger than 1 MiB", "larger than 1 MiB and not JSON"),
+    }
 )
 """Cases that are within the limits of routes whose bodies carry records: read there, and refused for what they say."""
 
 LARGE_CASES: tuple[Case, ...] = (
+    _malformed("36 arrays deep", _nested(36)),
     _malformed("100,001 items", b"[" + b",".join([b"1"] * 100_001) + b"]"),
     _malformed("100,001 members", b"{" + b",".join(b'"%x":1' % n for n in range(100_001)) + b"}"),
     Case("larger than a record", b'{"data":{"a":"' + b"a" * (1_048_576 + 65_536) + b'"}}', frozenset({413})),

@@ -406,7 +406,7 @@ def _turned(name: str) -> Edit:
 
 
 NOTES = "records/notes.jsonl"
-DEEP = orjson.loads(b'{"a":' * 70 + b"1" + b"}" * 70)
+DEEP = b'{"a":' * 33 + b"1" + b"}" * 33
 FORGED: dict[str, Edit] = {
     "a record twice": _again(NOTES, -1),
     "records out of order": _turned(NOTES),
@@ -424,9 +424,7 @@ FORGED: dict[str, Edit] = {
     ),
     "a record with a member twice": _append(NOTES, line_of().replace(b'"data":{}', b'"data":{"a":1,"a":2}')),
     "a record with spaces": _append(NOTES, line_of().replace(b'"data":{}', b'"data": {}')),
-    "a record that is deep": _append(
-        NOTES, line_of().replace(b'"data":{}', b'"data":' + b'{"a":' * 70 + b"1" + b"}" * 70)
-    ),
+    "a record that is deep": _append(NOTES, line_of().replace(b'"data":{}', b'"data":' + DEEP)),
     "a record with NUL": _append(NOTES, line_of(data={"a": "\0"})),
     "no JSON": _append(NOTES, b"{\n"),
     "very deep JSON": _append(NOTES, b"[" * 100_000 + b"\n"),

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from orgstead.api.deadlines import Deadlines, current_task
-from orgstead.api.strict_json import MAX_MEMBERS, decode
+from orgstead.api.strict_json import decode
 from orgstead.errors import BodyTooLarge, MalformedRequest, RequestTimeout, UnsupportedMediaType
+from orgstead.model import MAX_JSON_DEPTH
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -32,7 +33,10 @@ _PLAIN_TYPES = frozenset({b"application/json", b"application/json; charset=utf-8
 LARGE_MEMBERS = 100_000
 """Members and items that a request with records may have."""
 
-_WITH_RECORDS = re.compile(r"/v1/organizations/[^/]+/(?:collections/[^/]+/records(?:/[^/]+)?|records:batch)")
+_WITH_RECORDS = re.compile(r"/v1/organizations/[^/]+/(?:collections/[^/]+/records(?:/[^/]+)?|records(:batch))")
+_AROUND_ONE, _AROUND_SOME = 1, 3
+"""Levels of a body around a record's data, which may have MAX_JSON_DEPTH of its own: ``{"data": …}``, and
+``{"operations": [{"data": …}]}``."""
 
 
 class Disconnected(Exception):
@@ -109,7 +113,7 @@ class BodyReader:
         if self.has_none(method, headers):
             return receive
         length = headers.get(b"content-length")
-        large = _WITH_RECORDS.fullmatch(path) is not None
+        large = _WITH_RECORDS.fullmatch(path)
         limit = 0 if method in WITHOUT_BODY else self._large if large else self._max
         if length is not None:
             # Eighteen digits are more than any limit; int() of thousands would be work for nothing.
@@ -123,7 +127,10 @@ class BodyReader:
         if not body:
             return WholeBody(body, NO_VALUE, receive)
         _check_type(headers)
-        return WholeBody(body, decode(body, max_members=LARGE_MEMBERS if large else MAX_MEMBERS), receive)
+        if not large:
+            return WholeBody(body, decode(body), receive)
+        depth = MAX_JSON_DEPTH + (_AROUND_SOME if large[1] else _AROUND_ONE)
+        return WholeBody(body, decode(body, max_members=LARGE_MEMBERS, max_depth=depth), receive)
 
     async def _collect(self, receive: Receive, limit: int) -> bytes:
         loop = asyncio.get_running_loop()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import sys
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -13,10 +12,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, TextIO
 
+from orgstead.api import strict_json
 from orgstead.cli.errors import UsageError
 from orgstead.cli.output import printable
+from orgstead.errors import MalformedRequest
 from orgstead.importing import Line
-from orgstead.kit import unique_members
+from orgstead.model import MAX_JSON_DEPTH, Json
 
 CSV = "csv"
 JSON_LINES = "jsonl"
@@ -58,6 +59,14 @@ def is_text(line: str) -> bool:
         return b"\0" not in line.encode()
     except UnicodeEncodeError:
         return False
+
+
+def json_of(text: str, *, what: str = "line", levels: int = MAX_JSON_DEPTH) -> Json:
+    """The value that ``what`` says; read as strictly as the API reads bodies, of whatever size.
+
+    Raises ``MalformedRequest``, which tells what is wrong with it.
+    """
+    return strict_json.decode(text.encode(), what=what, max_members=None, max_depth=levels)
 
 
 def read(stream: TextIO, format: str, columns: Sequence[str], required: Sequence[str]) -> Iterator[Line]:
@@ -157,9 +166,9 @@ def _json_lines(stream: TextIO, columns: Sequence[str]) -> Iterator[Line]:
 
 def _json_line(number: int, text: str, columns: Sequence[str]) -> Line:
     try:
-        value = json.loads(text, object_pairs_hook=unique_members)
-    except (ValueError, RecursionError):
-        return Line(number, {}, "The line is not JSON, or names a member twice.")
+        value = json_of(text)
+    except MalformedRequest as error:
+        return Line(number, {}, error.detail)
     if not isinstance(value, dict):
         return Line(number, {}, "The line is not a JSON object.")
     fields = {column: text for column, text in value.items() if text is not None}

@@ -6,18 +6,17 @@ schema says where it knows one simple type, or else text. An empty cell is no me
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NoReturn, TextIO
+from typing import Final, TextIO
 
 import orjson
 
 from orgstead.cli import lines
 from orgstead.cli.errors import UsageError
-from orgstead.kit import unique_members
-from orgstead.model import Json
+from orgstead.errors import MalformedRequest
+from orgstead.model import MAX_JSON_DEPTH, Json
 from orgstead.record_import import Line
 from orgstead.record_import_many import Addressed
 
@@ -49,11 +48,7 @@ def _boolean(text: str) -> bool:
 
 
 def _json(text: str) -> Json:
-    return json.loads(text, object_pairs_hook=unique_members, parse_constant=_no_constant)
-
-
-def _no_constant(_name: str) -> NoReturn:
-    raise ValueError("not a number of JSON")
+    return lines.json_of(text, what="cell", levels=MAX_JSON_DEPTH - 1)  # the record around it is one
 
 
 TYPES: Final[Mapping[str, Callable[[str], Json]]] = {
@@ -148,7 +143,10 @@ def _csv_lines(stream: TextIO, header: list[str], how: Reading) -> Iterator[Addr
             if cell := fields[column]:
                 try:
                     data[column] = convert(cell)
-                except (ValueError, KeyError, RecursionError):
+                except MalformedRequest as error:
+                    wrong = f"The column {column} has no JSON that can be kept: {error.detail}"
+                    break
+                except (ValueError, KeyError):
                     wrong = f"The column {column} does not have its type."
                     break
         record_id = fields[how.id_column] if how.id_column else None
@@ -170,9 +168,9 @@ def _json_lines(stream: TextIO, how: Reading) -> Iterator[Addressed]:
 
 def _json_line(number: int, text: str, how: Reading) -> Addressed:
     try:
-        value = _json(text)
-    except (ValueError, RecursionError):
-        return _unreadable(number, "The line is not JSON, or names a member twice.")
+        value = lines.json_of(text, levels=MAX_JSON_DEPTH + (how.format == RECORDS))  # what is around the data is one
+    except MalformedRequest as error:
+        return _unreadable(number, error.detail)
     if type(value) is not dict:
         return _unreadable(number, "The line is not a JSON object.")
     organization = value.pop(how.org_column, "") if how.org_column else ""

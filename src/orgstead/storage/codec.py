@@ -20,6 +20,7 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_
 import orjson
 
 from orgstead.errors import InvalidValue, Problem
+from orgstead.model import MAX_JSON_DEPTH
 from orgstead.storage.port import Table
 
 Row = TypeVar("Row")
@@ -28,7 +29,6 @@ Encoder = Callable[[Any], Plain]
 Decoder = Callable[[Any], Any]
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
-MAX_JSON_DEPTH = 64
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MILLISECOND = timedelta(milliseconds=1)
 
