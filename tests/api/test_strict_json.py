@@ -92,12 +92,20 @@ def test_hostile_documents_are_malformed(case: Any) -> None:
     ]
     + [(b'{"a":' * 2000 + b"1" + b"}" * 2000, f"nested more than {MAX_JSON_DEPTH} levels")]
     + [(b'{"a": -%b}' % (b"9" * digits), "does not fit into 64 bits") for digits in (19, 308, 309, 5000)]
-    + [(b"[1e400]", "does not fit into 64 bits"), (b"[1,]", "line 1, column 3"), (b"[NaN]", "line 1, column 2")],
+    + [(b"[1e400]", "does not fit into 64 bits"), (b"[1,]", "column 3"), (b"[\n NaN]", "line 2, column 2")],
 )
 def test_a_limit_is_not_called_a_fault_of_the_syntax(body: bytes, said: str) -> None:
     with pytest.raises(MalformedRequest, match=said) as caught:
         decode(body)
-    assert ("not valid JSON" in caught.value.detail) is ("line" in said)
+    assert ("not valid JSON" in caught.value.detail) is ("column" in said)
+
+
+@pytest.mark.parametrize("body", [b'{"a":\n "\xff"}', b'{"a": 1,\xc3}', b"{\xed\xa0\x80}"])
+def test_bytes_that_are_no_text_are_said_to_be_that_and_where(body: bytes) -> None:
+    place = next(at for at, byte in enumerate(body, 1) if byte > 127)
+    with pytest.raises(MalformedRequest) as caught:
+        decode(body)
+    assert caught.value.detail == f"The body is not UTF-8 text (byte {place})."
 
 
 @pytest.mark.parametrize("case", MALFORMED, ids=lambda case: case.name)

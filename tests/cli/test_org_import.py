@@ -104,7 +104,10 @@ def test_json_lines_from_standard_input(cli: Run, monkeypatch: pytest.MonkeyPatc
     [
         ("external_id,näme\n1,Ä\n".encode("latin-1"), "Line 1 of the file is not UTF-8 text."),
         ("external_id,name\n1,A\n".encode("utf-16"), "Line 1 of the file is not UTF-8 text."),
-        ("external_id,name\n1,A\n".encode("utf-16-le"), "Line 1 of the file is not UTF-8 text."),
+        (
+            "external_id,name\n1,A\n".encode("utf-16-le"),
+            "Line 1 of the file has the character NUL, as UTF-16 does and no text.",
+        ),
         (b"external_id;name\n1;A\n", "The first line separates columns by semicolons; an import reads commas."),
         (b"external_id\tname\n1\tA\n", "The first line separates columns by tabs; an import reads commas."),
     ],
@@ -138,13 +141,71 @@ def test_a_line_in_another_encoding_is_said_to_be_that(
         ),
     ):
         said = result.err if isinstance(result, Result) else result.stderr.decode()
-        assert f"line {2 if form == 'csv' else 1}: refused: The line is not UTF-8 text.\n" in said
+        what = "The line is not UTF-8 text; save the file as UTF-8.\n"
+        assert f"line {2 if form == 'csv' else 1}: refused: {what}" in said
         assert "error import.lines_refused: " in said
+
+
+@pytest.mark.parametrize("command", [("org", "import"), ("record", "import", "--org", "acme", "-c", "goods")])
+def test_nul_is_said_to_be_nul(cli: Run, folder: Path, command: tuple[str, ...]) -> None:
+    assert cli("org", "create", "Acme").code == 0
+    nul = "refused: The line has the character NUL, as UTF-16 does and no text; save the file as UTF-8.\n"
+    (folder / "in.csv").write_bytes(b"external_id,name\na\0,A\n")
+    assert f"line 2: {nul}" in cli(*command, "in.csv").err
+    (folder / "in.jsonl").write_bytes(b'{"external_id": "a", "name": "\0"}\n')
+    assert f"line 1: {nul}" in cli(*command, "in.jsonl").err
+
+
+def test_a_field_that_goes_on_into_a_line_that_is_no_text_says_which(cli: Run, folder: Path) -> None:
+    (folder / "in.csv").write_bytes(b'external_id,name\na,"A\nB\xff"\nb,B\n')
+    result = cli("org", "import", "in.csv", "-o", "jsonl")
+    assert results(result.out) == [(2, "refused"), (3, "refused"), (4, "created")]
+    what = "is not UTF-8 text; save the file as UTF-8.\n"
+    assert f"line 2: refused: The line has a field that goes on into line 3, which {what}" in result.err
+    assert f"line 3: refused: The line {what}" in result.err
 
 
 def test_columns_that_are_not_known_are_named(cli: Run, folder: Path) -> None:
     (folder / "in.csv").write_text("external_id,name,colour,size\x1b[2J\n", encoding="utf-8")
     assert "does not know: colour, size\\x1b[2j.\n" in cli("org", "import", "in.csv").err
+
+
+KNOWN = "an import knows external_id, name, slug, plan, owner_email.\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('"colour": "red"', f"The line has a member that an import does not know: colour. Remove it; {KNOWN}"),
+        ('"a": 1, "\x7f": 2', f"The line has members that an import does not know: a, \\x7f. Remove them; {KNOWN}"),
+        ('"slug": 7, "plan": ["x"]', "What the line has for slug, plan must be text, in quotes.\n"),
+        ('"name": "A", "name": "B"', "An object in the line has the same member twice.\n"),
+        ('"name" "A"', "The line is not valid JSON (column 29).\n"),
+        ('"name": "\\u0000"', "A text in the line has the character NUL, which cannot be stored.\n"),
+    ],
+)
+def test_what_is_wrong_with_a_line_of_json_is_said(cli: Run, folder: Path, line: str, why: str) -> None:
+    (folder / "in.jsonl").write_text(f'{{"external_id": "a", {line}}}\n')
+    said = cli("org", "import", "in.jsonl", "-q").err
+    assert said.startswith(f"line 1: refused: {why}")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said", "next_"),
+    [
+        (["a,!!!"], "The only line was refused.", "mend that line and "),
+        (["a,!!!", "b,!!!"], "All 2 lines were refused.", "mend those lines and "),
+        (["a,!!!", "b,B"], "1 of 2 lines was refused; the rest was done.", "mend that line and "),
+        (["a,!!!", "b,!!!", "c,C"], "2 of 3 lines were refused; the rest was done.", "mend those lines and "),
+    ],
+)
+def test_how_many_were_refused_is_said_in_words_that_fit(
+    cli: Run, folder: Path, rows: list[str], said: str, next_: str
+) -> None:
+    (folder / "in.csv").write_text("\n".join(["external_id,name", *rows]))
+    result = cli("org", "import", "in.csv")
+    assert f"error import.lines_refused: {said}\nnext: {next_}" in result.err
+    assert f"{len(rows)} line{'s' * (len(rows) > 1)} in " in result.err
 
 
 @pytest.mark.parametrize("content", [b"", b"nothing of the kind", b"PK\x03\x04" + bytes(100)])
@@ -221,7 +282,7 @@ def test_quiet_hides_no_reason(cli: Run, folder: Path) -> None:
     (folder / "in.csv").write_text("external_id,name\na,!!!\n", encoding="utf-8")
     said = cli("org", "import", "in.csv", "-q").err
     assert said.startswith("line 2: refused: ")
-    assert "error import.lines_refused: 1 of 1 lines was refused; everything else was done.\n" in said
+    assert "error import.lines_refused: The only line was refused.\n" in said
 
 
 @pytest.mark.parametrize(("content", "lines"), [("", 0), ("h\n", 0), ("h\na", 1), ("h\na\nb\n", 2)])

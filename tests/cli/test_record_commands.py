@@ -231,7 +231,7 @@ def test_ctrl_c_keeps_what_was_said_to_be_done_and_the_next_run_goes_on(cli: Run
 def test_lines_without_ids_are_not_to_be_imported_twice(cli: Run, folder: Path) -> None:
     (folder / "in.csv").write_text("n,m\n" + "1,2\n" * 4_000 + "1\n")
     result = cli("record", "import", "in.csv", *GOODS)
-    assert "next: import those lines alone, mended\n" in result.err
+    assert "next: import that line alone, mended\n" in result.err
     pages = (folder / "orgstead-data" / "main.db").stat().st_size // 4096
     small = ("--database-url", f"sqlite:///orgstead-data/main.db?max_pages={pages + pages // 2}")
     result = cli("record", "import", "in.csv", *GOODS, "-o", "jsonl", *small)

@@ -46,8 +46,10 @@ def decode(
     try:
         value: object = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        syntax = f"The {what} is not valid JSON in UTF-8 (line {error.lineno}, column {error.colno})."
-        raise MalformedRequest(_LIMITS.get(error.msg, syntax).format(what=what, levels=max_depth)) from None
+        place = f"line {error.lineno}, column {error.colno}" if b"\n" in body else f"column {error.colno}"
+        syntax = _not_utf8(body) or f"is not valid JSON ({place})."
+        said = _LIMITS.get(error.msg, f"The {{what}} {syntax}")
+        raise MalformedRequest(said.format(what=what, levels=max_depth)) from None
     if _NUL in body or _LONG_DIGITS in body.translate(_DIGITS_TO_ZERO):
         _refuse_nul_and_huge_integers(body, what)
     containers = body.count(b"{") + body.count(b"[")
@@ -69,6 +71,15 @@ def decode(
     if body.count(b":") != keys and _outside_strings(body).count(b":") != keys:
         raise MalformedRequest(f"An object in the {what} has the same member twice.")
     return value
+
+
+def _not_utf8(body: bytes) -> str | None:
+    """What is said of bytes that are no text, of which the parser says no place; None for text."""
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        return f"is not UTF-8 text (byte {error.start + 1})."
+    return None
 
 
 def _walk(value: object, max_depth: int) -> tuple[int, int, int]:

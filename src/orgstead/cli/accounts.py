@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from orgstead.cli.errors import UsageError
-from orgstead.cli.output import Format, Output, Printer, csv_cell
+from orgstead.cli.output import Format, Output, Printer, counted, csv_cell
 from orgstead.errors import LinesRefused, StorageFull, Unavailable
 
 REFUSED = "refused"
@@ -87,17 +87,22 @@ class Account:
         done = self.totals.total()
         if self._out.options.format is Format.TABLE:
             self._out.item({**dict.fromkeys(results, 0), **self.totals, "lines": done})
-        self._out.say(f"{done} lines in {seconds:.1f} s" + (f", {done / seconds:.0f} a second" if seconds >= 1 else ""))
+        self._out.say(
+            f"{counted(done, 'line')} in {seconds:.1f} s" + (f", {done / seconds:.0f} a second" if seconds >= 1 else "")
+        )
 
     def judge(self) -> None:
         """Raise ``LinesRefused`` if any was."""
         if refused := self.totals[REFUSED]:
+            total = self.totals.total()
+            those = "that line" if refused == 1 else "those lines"
+            if refused == total:
+                detail = "The only line was refused." if total == 1 else f"All {total} lines were refused."
+            else:
+                detail = f"{refused} of {total} lines {'was' if refused == 1 else 'were'} refused; the rest was done."
             raise LinesRefused(
-                f"{refused} of {self.totals.total()} lines {'was' if refused == 1 else 'were'} refused; everything else"
-                " was done.",
-                next=f"mend those lines and {self._go_on()}"
-                if self._repeatable
-                else "import those lines alone, mended",
+                detail,
+                next=f"mend {those} and {self._go_on()}" if self._repeatable else f"import {those} alone, mended",
             )
 
 

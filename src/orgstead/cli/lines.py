@@ -14,7 +14,7 @@ from typing import Final, TextIO
 
 from orgstead.api import strict_json
 from orgstead.cli.errors import UsageError
-from orgstead.cli.output import printable
+from orgstead.cli.output import counted, printable
 from orgstead.errors import MalformedRequest
 from orgstead.importing import Line
 from orgstead.model import MAX_JSON_DEPTH, Json
@@ -38,11 +38,12 @@ def format_of(path: Path) -> str:
     return found
 
 
-NOT_UTF8: Final = "The line is not UTF-8 text."
+NOT_UTF8: Final = "is not UTF-8 text; save the file as UTF-8"
+HAS_NUL: Final = "has the character NUL, as UTF-16 does and no text; save the file as UTF-8"
 
 
 def opened(path: Path) -> TextIO:
-    """The file as text, or standard input for ``-``. Bytes that are no UTF-8 become lone surrogates (``is_text``)."""
+    """The file as text, or standard input for ``-``. Bytes that are no UTF-8 become lone surrogates (``no_text``)."""
     if str(path) == "-":
         if isinstance(sys.stdin, io.TextIOWrapper):
             sys.stdin.reconfigure(encoding="utf-8-sig", errors="surrogateescape", newline="")
@@ -53,12 +54,12 @@ def opened(path: Path) -> TextIO:
         raise UsageError(f"The file cannot be read: {error.strerror}.") from None
 
 
-def is_text(line: str) -> bool:
-    """Was the line UTF-8? NUL is in no text; it shows UTF-16 that happens to be UTF-8."""
+def no_text(line: str) -> str | None:
+    """Why the line is no text, as the rest of a sentence about it; None for text. UTF-16 may happen to be UTF-8."""
     try:
-        return b"\0" not in line.encode()
+        return HAS_NUL if b"\0" in line.encode() else None
     except UnicodeEncodeError:
-        return False
+        return NOT_UTF8
 
 
 def json_of(text: str, *, what: str = "line", levels: int = MAX_JSON_DEPTH) -> Json:
@@ -66,7 +67,7 @@ def json_of(text: str, *, what: str = "line", levels: int = MAX_JSON_DEPTH) -> J
 
     Raises ``MalformedRequest``, which tells what is wrong with it.
     """
-    return strict_json.decode(text.encode(), what=what, max_members=None, max_depth=levels)
+    return strict_json.decode(text.rstrip("\r\n").encode(), what=what, max_members=None, max_depth=levels)
 
 
 def read(stream: TextIO, format: str, columns: Sequence[str], required: Sequence[str]) -> Iterator[Line]:
@@ -76,13 +77,18 @@ def read(stream: TextIO, format: str, columns: Sequence[str], required: Sequence
 
 def _csv(stream: TextIO, columns: Sequence[str], required: Sequence[str]) -> Iterator[Line]:
     header = [column.lower() for column in header_of(stream, required, next=f"use the columns {', '.join(columns)}")]
-    if unknown := [printable(column)[:40] for column in header if column not in columns]:
-        more = ", and others" if len(unknown) > SHOWN_COLUMNS else ""
+    if unknown := [column for column in header if column not in columns]:
         raise UsageError(
-            f"The first line names columns that an import does not know: {', '.join(unknown[:SHOWN_COLUMNS])}{more}.",
-            next=f"remove them; it knows {', '.join(columns)}",
+            f"The first line names what an import does not know: {named(unknown)}.",
+            next=f"remove {'it' if len(unknown) == 1 else 'them'}; an import knows {', '.join(columns)}",
         )
     return _csv_lines(stream, header)
+
+
+def named(names: Sequence[str]) -> str:
+    """Some names from the input, so that whoever reads them knows which are meant."""
+    more = ", and others" if len(names) > SHOWN_COLUMNS else ""
+    return ", ".join(printable(name)[:40] for name in names[:SHOWN_COLUMNS]) + more
 
 
 def _csv_lines(stream: TextIO, header: list[str]) -> Iterator[Line]:
@@ -93,9 +99,10 @@ def _csv_lines(stream: TextIO, header: list[str]) -> Iterator[Line]:
 def header_of(stream: TextIO, required: Sequence[str], *, next: str) -> list[str]:
     """The columns that the first line of CSV names. Raises ``UsageError``; ``next`` says what to do then."""
     line = stream.readline()
-    if not is_text(line):
+    if why := no_text(line):
+        what, _, _ = why.partition("; ")
         raise UsageError(
-            "Line 1 of the file is not UTF-8 text.", next="save it as UTF-8, in spreadsheets as CSV UTF-8, or use iconv"
+            f"Line 1 of the file {what}.", next="save it as UTF-8, in spreadsheets as CSV UTF-8, or use iconv"
         )
     header = [column.strip() for column in _fields(line) or []]
     other = [name for mark, name in SEPARATORS.items() if len(header) == 1 and mark in header[0]]
@@ -134,14 +141,17 @@ def csv_rows(stream: TextIO, header: Sequence[str]) -> Iterator[CsvRow]:
             used += 1
             row = _fields("".join(islice(ahead, used)))
         number += 1
-        if not all(map(is_text, islice(ahead, used))):
-            used = 1
-            yield CsvRow(number, {}, NOT_UTF8)
+        bad = next(((at, why) for at, why in enumerate(map(no_text, islice(ahead, used))) if why), None)
+        if bad is not None:
+            used, (at, why) = 1, bad
+            goes_on = f"The line has a field that goes on into line {number + at}, which {why}."
+            yield CsvRow(number, {}, goes_on if at else f"The line {why}.")
         elif row is None:
             used = 1
             yield CsvRow(number, {}, "The line is not CSV: look for a quote that is not closed or not doubled.")
         elif row and len(row) != len(header):
-            yield CsvRow(number, {}, f"The line has {len(row)} fields, and the first line names {len(header)} columns.")
+            fields, columns = counted(len(row), "field"), counted(len(header), "column")
+            yield CsvRow(number, {}, f"The line has {fields}, and the first line names {columns}; give it as many.")
         elif row:
             yield CsvRow(number, dict(zip(header, row, strict=True)))
         for _ in range(used):
@@ -161,7 +171,7 @@ def _fields(text: str) -> list[str] | None:
 def _json_lines(stream: TextIO, columns: Sequence[str]) -> Iterator[Line]:
     for number, text in enumerate(stream, start=1):
         if text.strip():
-            yield _json_line(number, text, columns) if is_text(text) else Line(number, {}, NOT_UTF8)
+            yield Line(number, {}, f"The line {why}.") if (why := no_text(text)) else _json_line(number, text, columns)
 
 
 def _json_line(number: int, text: str, columns: Sequence[str]) -> Line:
@@ -170,10 +180,12 @@ def _json_line(number: int, text: str, columns: Sequence[str]) -> Line:
     except MalformedRequest as error:
         return Line(number, {}, error.detail)
     if not isinstance(value, dict):
-        return Line(number, {}, "The line is not a JSON object.")
+        return Line(number, {}, "The line is not a JSON object; write each organization as one.")
     fields = {column: text for column, text in value.items() if text is not None}
-    if not all(isinstance(text, str) for text in fields.values()):
-        return Line(number, {}, "Every value of the line must be text.")
-    if not fields.keys() <= set(columns):
-        return Line(number, {}, f"The line has members that an import does not know; it knows {', '.join(columns)}.")
+    if unknown := [name for name in fields if name not in columns]:
+        what, them = ("a member", "it") if len(unknown) == 1 else ("members", "them")
+        why = f"The line has {what} that an import does not know: {named(unknown)}. Remove {them}; an import knows"
+        return Line(number, {}, f"{why} {', '.join(columns)}.")
+    if other := [name for name, text in fields.items() if not isinstance(text, str)]:
+        return Line(number, {}, f"What the line has for {named(other)} must be text, in quotes.")
     return Line(number, fields)

@@ -86,6 +86,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def counted(number: int, one: str) -> str:
+    """``1 line``, ``2 lines``: the number with the word for so many."""
+    return f"{number} {one}" if number == 1 else f"{number} {one}s"
+
+
 def _width(text: str) -> int:
     if text.isascii():
         return len(text)

@@ -121,8 +121,8 @@ def _csv(stream: TextIO, how: Reading) -> Iterator[Addressed]:
     named = {*required, *how.types}
     if missing := sorted(named - set(header)):
         raise UsageError(
-            f"{len(missing)} of the columns that options name are not in the first line.",
-            next=f"it names {', '.join(header)}",
+            f"Options name what is no column of the first line: {lines.named(missing)}.",
+            next=f"name columns that it has: {lines.named(header)}",
         )
     return _csv_lines(stream, header, how)
 
@@ -163,7 +163,8 @@ def _csv_lines(stream: TextIO, header: list[str], how: Reading) -> Iterator[Addr
 def _json_lines(stream: TextIO, how: Reading) -> Iterator[Addressed]:
     for number, text in enumerate(stream, start=1):
         if text.strip():
-            yield _json_line(number, text, how) if lines.is_text(text) else _unreadable(number, lines.NOT_UTF8)
+            why = lines.no_text(text)
+            yield _unreadable(number, f"The line {why}.") if why else _json_line(number, text, how)
 
 
 def _json_line(number: int, text: str, how: Reading) -> Addressed:
