@@ -176,7 +176,7 @@ def _wanted(app: App, reader: ArchiveReader, path: Path, plan: str | None) -> _W
         "collections": len(manifest.collections),
         "members": manifest.members,
     }
-    usage.admit(usage.limits_of(app.settings, chosen), dict.fromkeys(size, 0), size)
+    usage.admit_new(chosen, usage.limits_of(app.settings, chosen), size, "the archive has")
     owner = next(archive_loading.members(reader), None)
     return _Wanted(
         path=str(path.absolute()),

@@ -248,7 +248,7 @@ def _entries(org_id: str, collection: Collection, batch: Sequence[Record]) -> It
 
 async def _enter(tx: Transaction, space: Space, deltas: dict[str, int], limits: Limits) -> None:
     if not await placements.enter(tx, space, deltas=deltas, at_most=limits.bounding(deltas)):
-        raise QuotaExceeded("The plan does not allow as much as the archive has.", what="records", limit=0, used=0)
+        raise QuotaExceeded("The plan does not allow as much as the archive has any more; choose another with --plan.")
 
 
 async def _go_on_numbering(tx: Transaction, space: Space, events: int) -> None:

@@ -131,7 +131,8 @@ def draft(app: App, new: NewOrganization, actor: Actor) -> Draft:
     if new.owner:
         membership = Membership(org_id=org_id, user_id=new.owner.id, role=Role.OWNER, created_at=at, updated_at=at)
     members = 1 if membership else 0
-    usage.admit(usage.limits_of(app.settings, new.plan), usage.used(organization), {"members": members})
+    limits = usage.limits_of(app.settings, new.plan)
+    usage.admit_new(new.plan, limits, {"members": members}, "its owner would make")
     return Draft(
         organization=replace(organization, members=members, operation_id=operation.id),
         placement=placement,

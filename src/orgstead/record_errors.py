@@ -51,8 +51,10 @@ class QuotaExceeded(OrgsteadError):
     code = "quota.exceeded"
     title = "The organization's plan does not allow more; delete something, or change to a plan with a higher limit."
 
-    def __init__(self, detail: str | None = None, *, what: str = "", limit: int = 0, used: int = 0) -> None:
-        super().__init__(detail)
+    def __init__(
+        self, detail: str | None = None, *, what: str = "", limit: int = 0, used: int = 0, next: str | None = None
+    ) -> None:
+        super().__init__(detail, next=next)
         self.what = what
         self.limit = limit
         self.used = used

@@ -79,12 +79,31 @@ def admit(limits: Limits, used: Mapping[str, int], deltas: Mapping[str, int]) ->
             raise exceeded(what, limit, used[what])
 
 
+def admit_new(plan: str, limits: Limits, wanted: Mapping[str, int], brought: str) -> None:
+    """Raise ``QuotaExceeded`` where an organization that is to be made would have more than its plan allows.
+
+    There is nothing yet that could be deleted. ``brought`` says who has it, as in "the archive has".
+    """
+    for what, number in wanted.items():
+        limit = limits.of(what)
+        if limit is not None and number > limit:
+            raise QuotaExceeded(
+                f"The plan {plan} allows {_counted(limit, what)}, and {brought} {number}; choose another plan.",
+                what=what,
+                limit=limit,
+                next=f"name another with --plan, or raise plans.{plan}.max_{what} in the configuration",
+            )
+
+
+def _counted(number: int, what: str) -> str:
+    name = what.replace("api_keys", "API keys")
+    return f"{number} {name.removesuffix('s') if number == 1 else name}"
+
+
 def exceeded(what: str, limit: int, used: int) -> QuotaExceeded:
     """The refusal: it says which limit is in the way, how much is used, and what would help."""
-    name = what.replace("api_keys", "API keys")
-    name = name.removesuffix("s") if limit == 1 else name
     return QuotaExceeded(
-        f"The organization's plan allows {limit} {name} and it has {used}, so this would be too much:"
+        f"The organization's plan allows {_counted(limit, what)} and it has {used}, so this would be too much:"
         f" {_RELIEF.get(what, 'delete something')},"
         " or change to a plan with a higher limit.",
         what=what,

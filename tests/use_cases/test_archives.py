@@ -39,7 +39,7 @@ from orgstead import (
 )
 from orgstead.app import App
 from orgstead.archive_import import Result
-from orgstead.archives import TableFormat
+from orgstead.archives import Manifest, TableFormat
 from orgstead.errors import ArchiveInvalid, ArchiveUnavailable, Conflict, StatusConflict, UnknownPlan
 from orgstead.importing import NO_PASSWORD
 from orgstead.model import OperationState, OrganizationStatus, PlacementKind, Role
@@ -342,11 +342,20 @@ async def test_what_the_plan_does_not_allow_changes_nothing(app: App, database: 
     before = await directory(app)
     with pytest.raises(UnknownPlan):
         await imported(app, archive, plan="nonsense")
-    for limit in ({"max_records": 63}, {"max_collections": 2}, {"max_bytes": 500}, {"max_members": 3}):
+    size = Manifest.model_validate(Parts.of(archive).manifest).size
+    for limit, said in (
+        ({"max_records": 63}, "63 records, and the archive has 64"),
+        ({"max_collections": 1}, "1 collection, and the archive has 3"),
+        ({"max_bytes": 500}, f"500 bytes, and the archive has {size}"),
+        ({"max_members": 3}, "3 members, and the archive has 4"),
+    ):
         plans = {"small": {"placement": "pooled", **limit}}
         small = App(app.settings.model_copy(update={"plans": _plans(plans)}), app.storage, clock=app.clock)
-        with pytest.raises(QuotaExceeded):
+        with pytest.raises(QuotaExceeded) as raised:
             await imported(small, archive, plan="small")
+        assert raised.value.detail == f"The plan small allows {said}; choose another plan."
+        (name,) = limit
+        assert f"--plan, or raise plans.small.{name} in " in (raised.value.next or "")
     assert await directory(app) == before
     plans = {"exact": {"placement": "pooled", "max_records": 64, "max_collections": 3, "max_members": 4}}
     exact = App(app.settings.model_copy(update={"plans": _plans(plans)}), app.storage, clock=app.clock)
