@@ -13,12 +13,12 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, BinaryIO, Final
 
-from orgstead import archives, model, organizations, record_collections, spaces
+from orgstead import archives, lifecycle, model, organizations, record_collections, spaces
 from orgstead.archive_files import CHUNK, ArchiveWriter
 from orgstead.archives import CollectionFacts, Head, LinesDigest, Manifest, Point, TableFormat
 from orgstead.errors import ConfigurationError, Conflict, NotFound, StatusConflict
 from orgstead.kit import rfc3339
-from orgstead.model import AuditHead, OrganizationStatus, Placement, Role, SlugState
+from orgstead.model import AuditHead, Placement, Role, SlugState
 from orgstead.organizations import Located
 from orgstead.record_columns import Columns
 from orgstead.record_tables import Sink, Table, as_line, csv_table, pages
@@ -32,8 +32,6 @@ SCOPE = SystemScope("export organization")
 BATCH: Final = 500
 TRIES: Final = 3
 """How often an export begins anew because the organization or its members were changed meanwhile."""
-
-EXPORTABLE = frozenset({OrganizationStatus.ACTIVE, OrganizationStatus.SUSPENDED, OrganizationStatus.CLOSED})
 
 Advance = Callable[[int], None]
 """Told how many more records were written."""
@@ -77,7 +75,7 @@ class _Copy:
             file.seek(0)
             file.truncate()
         located = await organizations.get(tx, org_id)
-        if located.organization.status not in EXPORTABLE:
+        if located.organization.status in lifecycle.BUSY:
             raise StatusConflict(f"The organization is {located.organization.status}.")
         slugs = await tx.page(tables.slugs, {"org_id": org_id, "state": SlugState.REDIRECT}, limit=BATCH)
         digest, count = LinesDigest(), 0

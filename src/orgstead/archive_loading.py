@@ -6,11 +6,11 @@ side do not disturb each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from orgstead import archives, identity, placements, record_definitions, spaces
+from orgstead import archives, identity, lifecycle, organizations, placements, record_definitions, spaces
 from orgstead.archive_files import ArchiveReader
 from orgstead.archives import ArchivedMember, ArchivedOrganization, LinesDigest
 from orgstead.audit import Chain
@@ -22,7 +22,7 @@ from orgstead.errors import (
 )
 from orgstead.failpoints import failpoint
 from orgstead.index_keys import Index, keys_of
-from orgstead.model import AuditEntry, AuditHead, Collection, IndexEntry, Placement, Record, Role
+from orgstead.model import AuditEntry, AuditHead, Collection, IndexEntry, OrganizationStatus, Placement, Record, Role
 from orgstead.record_errors import InvalidRecord, QuotaExceeded
 from orgstead.record_tables import as_line, pages
 from orgstead.storage import tables
@@ -38,6 +38,14 @@ BATCH_BYTES: Final = 8 * 1_048_576
 ENTRIES: Final = 500
 MAX_ORGANIZATION: Final = 1_048_576
 
+_BY: Final = frozenset({organizations.OWNER, organizations.OPERATOR})
+_SUSPENDED_BY: Final[Mapping[OrganizationStatus, frozenset[str | None]]] = {
+    OrganizationStatus.ACTIVE: frozenset({None}),
+    OrganizationStatus.SUSPENDED: _BY,
+    OrganizationStatus.CLOSED: _BY | {None},
+}
+"""Who may have suspended what is exported, by its status."""
+
 Advance = Callable[[int], None]
 """Told how many more records were looked at or written."""
 
@@ -51,6 +59,10 @@ def organization(reader: ArchiveReader) -> ArchivedOrganization:
     found = archives.parsed(ArchivedOrganization, content, archives.ORGANIZATION)
     if (found.id, found.slug) != (reader.manifest.organization_id, reader.manifest.slug):
         raise ArchiveInvalid("The manifest and the organization of the archive do not agree.")
+    if found.status in lifecycle.BUSY:
+        raise ArchiveInvalid(f"{archives.ORGANIZATION}: `status` is {found.status}, which nothing that is exported is.")
+    if found.suspended_by not in _SUSPENDED_BY[found.status]:
+        raise ArchiveInvalid(f"{archives.ORGANIZATION}: `suspended_by` does not go with `status` {found.status}.")
     archives.moment(found.created_at, archives.ORGANIZATION)
     archives.moment(found.updated_at, archives.ORGANIZATION)
     return found

@@ -414,6 +414,16 @@ def _turned(name: str) -> Edit:
     return edit
 
 
+NO_STATES = [
+    ("provisioning", None),
+    ("purging", None),
+    ("suspended", None),
+    ("suspended", "somebody"),
+    ("active", "owner"),
+    ("closed", "somebody"),
+]
+"""``status`` and ``suspended_by`` that nothing that is exported has."""
+
 NOTES = "records/notes.jsonl"
 DEEP = b'{"a":' * 33 + b"1" + b"}" * 33
 FORGED: dict[str, Edit] = {
@@ -472,6 +482,10 @@ FORGED: dict[str, Edit] = {
     "an organization with a hidden character": _organization(name="Ac\u202eme"),
     "an organization with a bad slug": _organization(slug="../../etc"),
     "an organization with a status none has": _organization(status="godmode"),
+    **{
+        f"an organization that is {status} {suspended_by}": _organization(status=status, suspended_by=suspended_by)
+        for status, suspended_by in NO_STATES
+    },
     "an organization with large metadata": _organization(metadata={"x": "y" * 20_000}),
     "an organization with a bad external id": _organization(external_id="a\nb"),
     "an organization with a member more": _organization(epoch=99),
@@ -528,6 +542,25 @@ async def test_forged_archives_change_nothing(engine: str, tmp_path: Path) -> No
                 assert found == before, name
             await apps.assert_clean(app)
             assert (await imported(app, tmp_path / "good.zip")).result is Result.CREATED
+
+
+@pytest.mark.parametrize(("status", "suspended_by"), NO_STATES)
+async def test_a_state_that_nothing_exported_has_is_named(
+    app: App, archive: Path, status: str, suspended_by: str | None
+) -> None:
+    shelf = await filled(app)
+    await exported(app, shelf.placement.org_id, archive)
+    await apps.purged(app, shelf.placement.org_id)
+    parts = Parts.of(archive)
+    _organization(status=status, suspended_by=suspended_by)(parts)
+    parts.relink()
+    before = await directory(app)
+    with pytest.raises(ArchiveInvalid) as raised:
+        await imported(app, parts.write(archive))
+    assert raised.value.detail.startswith("organization.json: `")
+    assert f"`status` {status}" in raised.value.detail or f"`status` is {status}" in raised.value.detail
+    assert "somebody" not in raised.value.detail
+    assert await directory(app) == before
 
 
 @pytest.mark.parametrize("engine", selected())
