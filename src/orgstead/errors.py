@@ -371,6 +371,11 @@ class AlreadyExists(Conflict):
         self.constraint = constraint
 
 
+class FileExists(Conflict):
+    code = "file.exists"
+    title = "There is a file where a new one should go; name one that does not exist yet."
+
+
 class StaleRow(Conflict):
     code = "resource.stale"
     title = "The resource was changed by someone else at the same time; read it again and retry."

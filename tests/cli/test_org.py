@@ -222,7 +222,9 @@ def test_a_backup_is_a_database(data: Data, cli: Run, folder: Path) -> None:
     data("db", "backup", "copy.db")
     url = f"{data('db', 'current')['url'].rpartition('orgstead-data')[0]}copy.db"
     assert [row["slug"] for row in data("org", "list", "--database-url", url)] == ["acme"]
-    refused(cli("db", "backup", "copy.db"), 1, "configuration.invalid")
+    before = (folder / "copy.db").read_bytes()
+    refused(cli("db", "backup", "copy.db"), 7, "file.exists")
+    assert (folder / "copy.db").read_bytes() == before
 
 
 def test_fsck_ends_with_6_until_what_it_found_is_repaired(data: Data, cli: Run) -> None:

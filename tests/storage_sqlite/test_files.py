@@ -19,6 +19,7 @@ from orgstead.app import App
 from orgstead.errors import (
     ConfigurationError,
     DatabaseInUse,
+    FileExists,
     Overloaded,
     SchemaOutdated,
     SchemaTooNew,
@@ -306,9 +307,10 @@ async def test_a_backup_is_a_whole_database_and_replaces_nothing(storage: Sqlite
     await storage.backup(str(target))
     await storage.run(SYSTEM, add, "evt_2")
     before = target.read_bytes()
-    for place in (target, tmp_path / "no" / "folder.db"):
-        with pytest.raises(ConfigurationError):
-            await storage.backup(str(place))
+    with pytest.raises(FileExists):
+        await storage.backup(str(target))
+    with pytest.raises(ConfigurationError):
+        await storage.backup(str(tmp_path / "no" / "folder.db"))
     assert target.read_bytes() == before
     assert sorted(os.listdir(tmp_path)) == ["copy.db", "data"]
     copy = await open_storage(f"sqlite:///{target}")

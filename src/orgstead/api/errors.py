@@ -37,6 +37,7 @@ STATUS: Final[dict[type[OrgsteadError], int]] = {
     errors.BudgetExhausted: 409,
     errors.IdempotencyInProgress: 409,
     errors.AlreadyExists: 409,
+    errors.FileExists: 409,
     errors.StaleRow: 409,
     errors.OrganizationRequired: 409,
     errors.PreconditionFailed: 412,

@@ -393,4 +393,5 @@ class Storage(Protocol):
         database open."""
 
     async def backup(self, target: str) -> None:
-        """Write a consistent copy of the whole database to a new file; raises ``ConfigurationError`` if it exists."""
+        """Write a consistent copy of the whole database to a new file. Raises ``FileExists``, and
+        ``ConfigurationError`` where it cannot be written or the server has a tool for it."""

@@ -10,7 +10,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from orgstead.errors import ConfigurationError
+from orgstead.errors import ConfigurationError, FileExists
 from orgstead.findings import Finding, ok, warn
 from orgstead.storage import examination
 from orgstead.storage.port import Digest, Scope, Table
@@ -77,7 +77,7 @@ def backup(connection: sqlite3.Connection, target: str) -> None:
     path = Path(target)
     partial = path.with_name(path.name + ".partial")
     if path.exists():
-        raise _exists()
+        raise FileExists
     if schema.version_of(connection) == 0:
         raise ConfigurationError(
             "There is nothing in the database to back up.", next="correct the path, or orgstead up"
@@ -92,7 +92,7 @@ def backup(connection: sqlite3.Connection, target: str) -> None:
         _copy(connection, partial)
         os.link(partial, path)  # unlike a rename it never replaces what is there
     except FileExistsError:
-        raise _exists() from None
+        raise FileExists from None
     finally:
         for left in (partial, partial.with_name(partial.name + "-journal")):
             left.unlink(missing_ok=True)
@@ -105,10 +105,6 @@ def _copy(connection: sqlite3.Connection, partial: Path) -> None:
         connection.backup(copy, pages=_BACKUP_PAGES, sleep=0)
     with partial.open("rb") as written:
         os.fsync(written.fileno())
-
-
-def _exists() -> ConfigurationError:
-    return ConfigurationError("There is a file where the backup should go.", next="name a file that does not exist yet")
 
 
 def empty_log(connection: sqlite3.Connection) -> None:
