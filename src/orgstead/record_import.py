@@ -109,14 +109,13 @@ async def import_batch(
     outcomes: dict[int, Outcome] = {}
     taken: dict[int, Taken] = {}
     ids: set[str | None] = set()
-    repeated: list[Line] = []
-    beyond: list[Line] = []
+    waiting: list[Line] = []  # for lines that stand in their way and may not be written in the end
     for line in lines:
         if line.unreadable is not None:
             outcomes[line.number] = Outcome(line.number, Result.REFUSED, line.id, line.unreadable)
             continue
         if line.id is not None and line.id in ids:
-            repeated.append(line)
+            waiting.append(line)
             outcomes[line.number] = Outcome(line.number, Result.EXISTS, line.id)
             continue
         try:
@@ -126,11 +125,10 @@ async def import_batch(
             outcomes[line.number] = Outcome(line.number, Result.EXISTS, line.id)
         except Unavailable:
             raise
-        except QuotaExceeded as error:
-            beyond.append(line)
-            outcomes[line.number] = _refused(line, error)
         except OrgsteadError as error:
             outcomes[line.number] = _refused(line, error)
+            if isinstance(error, QuotaExceeded):
+                waiting.append(line)
     conflicts = {id(one): error for one, error in await batch.conflicts()}
     batch.drop([one for one in taken.values() if id(one) in conflicts])
     await batch.write()
@@ -141,13 +139,9 @@ async def import_batch(
             outcomes[line.number] = _refused(line, conflict)
         else:
             outcomes[line.number] = Outcome(line.number, Result.CREATED, one.key[1])
-    if conflicts:
-        # What stood in their way may have been a line that is not written.
-        freed = {one.key[1] for one in taken.values() if id(one) in conflicts}
-        again = [*(line for line in repeated if line.id in freed), *beyond]
-        if again:
-            told = await import_batch(tx, space, collection, again, terms)
-            outcomes.update({outcome.line: outcome for outcome in told})
+    if conflicts and waiting:
+        told = await import_batch(tx, space, collection, waiting, terms)
+        outcomes.update({outcome.line: outcome for outcome in told})
     return [outcomes[line.number] for line in lines]
 
 
