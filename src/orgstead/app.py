@@ -145,7 +145,7 @@ class App:
             self.keys,
             issuer=self.settings.issuer,
             audience=jwt.audience,
-            ttl_seconds=jwt.ttl_seconds,
+            ttl_seconds=jwt.ttl,
             algorithm=jwt.algorithm,
             clock=self.clock,
         )

@@ -143,11 +143,11 @@ class JwtSettings(Group):
         default="HS256",
         description="Algorithm of access tokens. HS256 uses `secret_key`; the others need `jwt.key_file`.",
     )
-    ttl_seconds: int = Field(
+    ttl: int = Field(
         default=900,
         ge=30,
         le=900,
-        description="Life of an access token. It is accepted for 30 seconds more, for clocks that differ.",
+        description="Life of an access token, in seconds. It is accepted for 30 seconds more, for clocks that differ.",
     )
     issuer: str | None = Field(default=None, description="The `iss` claim. Empty: `public_url`.")
     audience: str = Field(default="orgstead", min_length=1, description="The `aud` claim.")

@@ -36,6 +36,33 @@ def test_defaults_need_no_source() -> None:
     assert found.source_of("http.port") == "default"
 
 
+def test_the_settings_that_people_were_promised_have_the_names_and_defaults_they_were_promised() -> None:
+    found = {setting.variable.removeprefix("ORGSTEAD_"): setting for setting in describe()}
+    promised = {
+        "DATABASE_URL": "sqlite:///orgstead-data/main.db",
+        "MIGRATION_URL": None,
+        "SECRET_KEY": None,
+        "PUBLIC_URL": None,
+        "MODE": "dev",
+        "HTTP__HOST": "127.0.0.1",
+        "HTTP__PORT": 8410,
+        "MANAGEMENT__HOST": "127.0.0.1",
+        "MANAGEMENT__PORT": 8411,
+        "SIGNUP": "open",
+        "PLANS__<NAME>__PLACEMENT": None,
+        "JWT__ALGORITHM": "HS256",
+        "JWT__TTL": 900,
+        "PASSWORDS__MIN_LENGTH": 8,
+        "PASSWORDS__MEMORY_KIB": 19_456,
+        "PASSWORDS__ITERATIONS": 2,
+        "PASSWORDS__PARALLELISM": 1,
+        "DELETE_GRACE_DAYS": 30,
+        "TRUSTED_PROXIES": (),
+    }
+    assert {name: found[name].default if name in found else "missing" for name in promised} == promised
+    assert "in seconds" in found["JWT__TTL"].description
+
+
 def test_each_source_gives_way_to_the_one_before_it(elsewhere: Path) -> None:
     (elsewhere / "port").write_text("3000\n")
     (elsewhere / "orgstead.toml").write_text("[http]\nport = 2000\n")
@@ -156,7 +183,13 @@ def test_a_fault_names_setting_source_and_what_is_allowed_but_not_the_value(envi
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("HTP__PORT", "ORGSTEAD_HTTP__PORT"), ("FOO", None), ("MOD", "ORGSTEAD_MODE")]
+    ("name", "meant"),
+    [
+        ("HTP__PORT", "ORGSTEAD_HTTP__PORT"),
+        ("FOO", None),
+        ("MOD", "ORGSTEAD_MODE"),
+        ("JWT__TTL_SECONDS", "ORGSTEAD_JWT__TTL"),
+    ],
 )
 def test_only_near_names_are_suggested(name: str, meant: str | None) -> None:
     (warning,) = load(environ={f"ORGSTEAD_{name}": "1"}).warnings

@@ -379,7 +379,7 @@ def test_a_token_of_the_future_is_refused_beyond_the_leeway(watch: Watch, *, see
 
 def test_the_leeway_is_as_the_setting_says() -> None:
     leeway = inspect.signature(Tokens).parameters["leeway_seconds"].default
-    assert f"accepted for {leeway} seconds more" in str(JwtSettings.model_fields["ttl_seconds"].description)
+    assert f"accepted for {leeway} seconds more" in str(JwtSettings.model_fields["ttl"].description)
 
 
 def test_the_leeway_and_the_life_of_tokens_are_bounded() -> None:
