@@ -1,8 +1,10 @@
 """Named places in production code where a test can kill, fail or pause the process. Inert unless set.
 
 ``ORGSTEAD_FAILPOINTS="rename.after_close=kill,create.after_claim=raise@2"`` acts when the named point is reached (for
-the n-th time with ``@n``): ``kill`` sends SIGKILL to this process, ``raise`` raises ``FailpointReached``. Inside one
-process a test can ``arm`` a point with a coroutine function of its own, to pause or count.
+the n-th time with ``@n``): ``kill`` sends SIGKILL to this process, ``raise`` raises ``FailpointReached``, ``pause``
+stops this process, all of it, until it is sent SIGCONT; its parent hears of the stop from ``waitpid`` with
+``WUNTRACED``. Inside one process a test can ``arm`` a point with a coroutine function of its own, to hold up just that
+one task, or to count.
 """
 
 from __future__ import annotations
@@ -66,9 +68,9 @@ def arm(name: str, action: Action) -> Iterator[None]:
 
 
 def _action(name: str, text: str) -> Action:
-    verb, _, count = text.partition("@")
-    if verb not in ("kill", "raise") or (count and not count.isdecimal()):
-        raise ConfigurationError(f"ORGSTEAD_FAILPOINTS: {name} must be kill, raise, kill@N or raise@N.")
+    verb, numbered, count = text.partition("@")
+    if verb not in ("kill", "raise", "pause") or (numbered and not count.isdecimal()):
+        raise ConfigurationError(f"ORGSTEAD_FAILPOINTS: {name} must be kill, raise or pause, or one of them with @N.")
     left = int(count or 1)
 
     async def act() -> None:
@@ -78,6 +80,9 @@ def _action(name: str, text: str) -> Action:
             return
         if verb == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
+        if verb == "pause":
+            signal.raise_signal(signal.SIGSTOP)  # to this thread, so that nothing more is done before the stop
+            return
         raise FailpointReached(f"Failpoint {name} was reached.")
 
     return act

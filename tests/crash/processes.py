@@ -61,6 +61,14 @@ class Program:
         yield
         self._process.send_signal(signal.SIGCONT)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Wait until the program pauses at its failpoint, and let it go on at the end of the block."""
+        _, status = os.waitpid(self._process.pid, os.WUNTRACED)
+        assert os.WIFSTOPPED(status), "the program ended before it reached its failpoint"
+        yield
+        self._process.send_signal(signal.SIGCONT)
+
     def _read(self) -> bool:
         assert select.select([self._pipe], [], [], SILENCE_SECONDS)[0], "the program hangs"
         told = os.read(self._pipe, PIPE)
@@ -70,12 +78,15 @@ class Program:
 
 
 @contextmanager
-def program(history: History, database: Database, *task: str, failpoint: str | None = None) -> Iterator[Program]:
-    """The program at work on the database, killed at the end of the block at the latest."""
+def program(
+    history: History, database: Database, *task: str, failpoint: str | None = None, action: str = "kill"
+) -> Iterator[Program]:
+    """The program at work on the database, killed at the end of the block at the latest. ``action`` is what it does to
+    itself at the failpoint."""
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.crash.program", *task],
         stdout=subprocess.PIPE,
-        env={**os.environ, **database.variables, "ORGSTEAD_FAILPOINTS": f"{failpoint}=kill" if failpoint else ""},
+        env={**os.environ, **database.variables, "ORGSTEAD_FAILPOINTS": f"{failpoint}={action}" if failpoint else ""},
         cwd=PROJECT,
     )
     with process:

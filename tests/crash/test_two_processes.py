@@ -18,6 +18,7 @@ from orgstead import organizations, resuming
 from orgstead.app import App
 from orgstead.errors import DatabaseInUse, NotFound, PlacementMoved, Unavailable
 from orgstead.model import Operation
+from orgstead.settings import Settings
 from orgstead.storage import describe
 from tests import apps
 from tests.crash.history import History, violations
@@ -202,6 +203,35 @@ async def test_a_stalled_process_that_was_overtaken_changes_nothing_more(engine:
                 async with asyncio.timeout(PATIENCE):
                     await apps.recover(app)
                     assert await violations(app, history) == []
+
+
+@pytest.mark.parametrize("engine", for_real())
+async def test_a_process_that_pauses_at_a_failpoint_goes_on_when_it_is_told_to(engine: str) -> None:
+    """Paused in the middle of a creation: others see how far it came. Where they can, they complete it, and it hears of
+    that; else it completes it itself."""
+    history = History()
+    async with empty_database(engine) as database:
+        async with apps.opened(database):
+            pass  # migrated
+        with program(history, database, "create", DEDICATED, failpoint="create.after_claim", action="pause") as process:
+            with process.paused():
+                async with looking(database) as app:
+                    assert [operation.step for operation in await apps.running(app)] == ["space"]
+                if overtaken := describe(database.url).concurrent:
+                    async with apps.opened(database) as app:
+                        await take_over_everything(app)
+            assert (await asyncio.to_thread(process.end) == 0) is not overtaken
+        async with apps.opened(database) as app:
+            assert await violations(app, history) == []
+            assert await app.storage.read(apps.SCOPE, organizations.resolve, "created")
+
+
+@asynccontextmanager
+async def looking(database: Database) -> AsyncIterator[App]:
+    """An App that may stand beside the one writing process."""
+    app = await App.open(Settings.model_validate(database.settings), writable=False)
+    yield app
+    await app.close()
 
 
 async def take_over_everything(app: App) -> None:
