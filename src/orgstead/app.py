@@ -19,7 +19,7 @@ from orgstead.passwords import Passwords
 from orgstead.placements import FIRST_CELL
 from orgstead.rates import Rates
 from orgstead.settings import Settings
-from orgstead.storage import describe, open_storage
+from orgstead.storage import describe, open_storage, pending
 from orgstead.storage.port import Storage
 from orgstead.throttles import Attempts, Throttles
 from orgstead.tokens import Tokens
@@ -38,6 +38,12 @@ async def open_directory(settings: Settings, *, writable: bool, make: bool = Tru
     """The database that the settings name, as ``open_storage`` opens it."""
     migration_url = settings.migration_url.get_secret_value() if settings.migration_url else None
     return await open_storage(settings.database_url, migration_url=migration_url, writable=writable, make=make)
+
+
+async def pending_migrations(settings: Settings) -> list[tuple[int, str]]:
+    """What ``db upgrade`` would apply to the database that the settings name, as ``storage.pending`` says it."""
+    migration_url = settings.migration_url.get_secret_value() if settings.migration_url else None
+    return await pending(settings.database_url, migration_url=migration_url)
 
 
 class App:

@@ -15,7 +15,7 @@ import pytest
 
 from orgstead import __version__
 from orgstead.cli import app as root
-from orgstead.cli.errors import EXIT_CODES, INTERRUPTED, OK, UsageError, exit_code
+from orgstead.cli.errors import DIFFERENCES, EXIT_CODES, INTERRUPTED, OK, UsageError, exit_code
 from orgstead.cli.summary import COMMANDS, OPTIONS, summary
 from orgstead.errors import (
     BadCredentials,
@@ -133,7 +133,7 @@ def test_every_error_has_an_exit_code() -> None:
 def test_the_documentation_has_every_exit_code() -> None:
     page = (PROJECT / "docs" / "operating.md").read_text(encoding="utf-8")
     told = [int(code) for code in re.findall(r"^\| (\d+) \|", page.partition("## Exit codes")[2], re.MULTILINE)]
-    assert told == sorted({OK, INTERRUPTED, *EXIT_CODES.values()})
+    assert told == sorted({OK, DIFFERENCES, INTERRUPTED, *EXIT_CODES.values()})
 
 
 def test_an_expected_error_is_told_without_a_trace(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:

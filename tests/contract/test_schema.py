@@ -157,6 +157,26 @@ async def test_p11_a_new_database_has_added_columns_from_the_beginning(
         assert await rows_of(storage, OrgScope(org), counted) == [row]
 
 
+async def test_p11_what_migrate_would_apply_is_said_and_nothing_is_changed(
+    fresh: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 11: ``pending`` names the versions that are missing, in order, and leaves it at that."""
+    everything = [(migration.version, migration.title) for migration in migrations.MIGRATIONS]
+    async with fresh.opened(migrated=False) as storage:
+        for _ in range(2):
+            assert await storage.pending() == everything
+            with pytest.raises(SchemaOutdated):
+                await storage.check()
+        await storage.migrate()
+        assert await storage.pending() == []
+    a_version_ahead(monkeypatch)
+    for missing in ([(migrations.SCHEMA_VERSION, "badges")], []):
+        async with fresh.opened(migrated=False) as storage:
+            assert await storage.pending() == missing
+            assert await storage.pending() == missing
+            await storage.migrate()
+
+
 async def test_p11_a_newer_schema_is_refused(fresh: Database) -> None:
     """Promise 11: what a newer version made is neither served nor migrated, and the refusal says what to do."""
     with pytest.MonkeyPatch.context() as patch:
@@ -164,7 +184,7 @@ async def test_p11_a_newer_schema_is_refused(fresh: Database) -> None:
         async with fresh.opened() as storage:
             pass
     async with fresh.opened(migrated=False) as storage:
-        for refused in (storage.check, storage.migrate):
+        for refused in (storage.check, storage.migrate, storage.pending):
             with pytest.raises(SchemaTooNew) as raised:
                 await refused()
             assert raised.value.next

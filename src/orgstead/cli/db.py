@@ -9,13 +9,17 @@ from typing import Annotated
 
 import typer
 
-from orgstead.app import open_directory
+from orgstead.app import open_directory, pending_migrations
+from orgstead.cli import dry
 from orgstead.cli.commands import command, group
 from orgstead.cli.config import configuration
+from orgstead.cli.dry import DryRun
 from orgstead.cli.errors import CHECK_FAILED, report
 from orgstead.cli.output import Options, Output
 from orgstead.errors import ConfigurationError
 from orgstead.storage.port import Storage
+
+VERSIONS = ("version", "title")
 
 app = group("Upgrade, check and back up the database.")
 
@@ -31,10 +35,20 @@ async def storage(options: Options, *, writable: bool) -> AsyncIterator[Storage]
 
 
 @command(app, "upgrade")
-def upgrade(ctx: typer.Context) -> None:
-    """Bring the database's schema to this version's. May be repeated."""
+def upgrade(ctx: typer.Context, dry_run: DryRun = False) -> None:
+    """Bring the database's schema to this version's. May be repeated.
+
+    With --dry-run it lists the versions that it would apply. The rights of the service's role on a database server,
+    which it gives anew each time, are not in that list.
+    """
 
     async def work() -> None:
+        if dry_run:
+            missing = await pending_migrations(configuration(ctx.obj).settings)
+            out = Output(ctx.obj)
+            out.rows(({"version": number, "title": title} for number, title in missing), VERSIONS, key="version")
+            dry.end(out, differs=bool(missing))
+            return
         async with storage(ctx.obj, writable=True) as opened:
             Output(ctx.obj).item({"schema_version": await opened.migrate()}, key="schema_version")
 

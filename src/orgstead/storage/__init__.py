@@ -86,6 +86,23 @@ async def open_storage(
         ) from error
 
 
+async def pending(url: str, *, migration_url: str | None = None) -> list[tuple[int, str]]:
+    """What ``Storage.migrate`` would apply to the database at ``url``, as ``Storage.pending`` says it; nothing is made.
+
+    An embedded database that is missing would get everything. Raises what ``open_storage`` and ``pending`` raise.
+    """
+    files = describe(url).files
+    if files and not files[0].exists():
+        from orgstead.storage import migrations
+
+        return [(migration.version, migration.title) for migration in migrations.pending(0)]
+    storage = await open_storage(url, migration_url=migration_url, writable=False)
+    try:
+        return await storage.pending()
+    finally:
+        await storage.close()
+
+
 def _scheme(url: str) -> str:
     scheme, separator, _ = url.partition(":")
     if not separator or scheme not in _SCHEMES:
@@ -100,4 +117,4 @@ def _scheme(url: str) -> str:
     return scheme
 
 
-__all__ = ["DEFAULT_URL", "Description", "describe", "open_storage"]
+__all__ = ["DEFAULT_URL", "Description", "describe", "open_storage", "pending"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from orgstead.errors import SchemaTooNew
 from orgstead.storage import tables
 from orgstead.storage.port import Table
 
@@ -46,6 +47,16 @@ MIGRATIONS: tuple[Migration, ...] = (
     Migration(2, "API keys", (tables.api_keys,), adds=(Column(tables.organizations, "api_keys"),)),
 )
 SCHEMA_VERSION = MIGRATIONS[-1].version
+
+
+def pending(version: int) -> tuple[Migration, ...]:
+    """The migrations that a schema of this version has not seen, oldest first; 0 is a database without a schema.
+
+    Raises ``SchemaTooNew`` for a version that is ahead of ours.
+    """
+    if version > SCHEMA_VERSION:
+        raise SchemaTooNew(next="install the version of orgstead that made this schema, or a newer one")
+    return tuple(migration for migration in MIGRATIONS if migration.version > version)
 
 
 def added_to(table: Table[Any]) -> list[Column]:

@@ -298,6 +298,12 @@ class Storage(Protocol):
     async def migrate(self) -> int:
         """Bring the schema to this version's; returns its number. Promise 11."""
 
+    async def pending(self) -> list[tuple[int, str]]:
+        """The versions that ``migrate`` would apply, oldest first, and what each is about; changes nothing.
+
+        Raises ``ConfigurationError`` where ``migrate`` would refuse the database.
+        """
+
     async def check(self) -> None:
         """Raise ``SchemaOutdated``, ``SchemaTooNew`` or another ``ConfigurationError`` if it cannot be served.
 

@@ -57,6 +57,10 @@ class MongoStorage:
         self._require_writable()
         return await self._units.plainly(lambda: schema.migrate(self._server, self._clock), seconds=_UPKEEP_SECONDS)
 
+    async def pending(self) -> list[tuple[int, str]]:
+        missing = await self._units.plainly(lambda: schema.pending(self._server, writable=False))
+        return [(migration.version, migration.title) for migration in missing]
+
     async def check(self) -> None:
         await self._units.plainly(lambda: schema.check(self._server, writable=self._writable))
 

@@ -12,7 +12,7 @@ from bson import Int64
 from pymongo import IndexModel
 from pymongo.errors import OperationFailure, PyMongoError
 
-from orgstead.errors import ConfigurationError, SchemaTooNew
+from orgstead.errors import ConfigurationError
 from orgstead.kit import Clock
 from orgstead.storage import migrations
 from orgstead.storage.mongodb import failures
@@ -64,25 +64,23 @@ async def version_of(server: Server) -> int:
 
 async def check(server: Server, *, writable: bool) -> None:
     """Raise ``SchemaOutdated`` or ``SchemaTooNew`` unless the database has this version's schema."""
-    await require_transactions(server, writable=writable)
-    version = await version_of(server)
-    if version > migrations.SCHEMA_VERSION:
-        raise too_new()
-    if version < migrations.SCHEMA_VERSION:
+    if await pending(server, writable=writable):
         raise failures.outdated()
+
+
+async def pending(server: Server, *, writable: bool) -> tuple[migrations.Migration, ...]:
+    """What ``migrate`` would apply. Raises ``SchemaTooNew``, and ``ConfigurationError`` for a server or a database that
+    is of no use."""
+    await require_transactions(server, writable=writable)
+    return migrations.pending(await version_of(server))
 
 
 async def migrate(server: Server, clock: Clock) -> int:
     """Apply the migrations that are missing; returns the schema's version."""
-    await require_transactions(server, writable=True)
-    version = await version_of(server)
-    if version > migrations.SCHEMA_VERSION:
-        raise too_new()
+    missing = await pending(server, writable=True)
     try:
         await create(server.directory, HISTORY)
-        for migration in migrations.MIGRATIONS:
-            if migration.version <= version:
-                continue
+        for migration in missing:
             for table in migration.creates:
                 database = server.data if table.home is Home.SPACE else server.directory
                 await create(database, table.name, layout_of(table))
@@ -115,7 +113,3 @@ async def create(database: Database, name: str, *layouts: Layout[Any]) -> Collec
 
 def _model(index: Document) -> IndexModel:
     return IndexModel(list(index["key"].items()), **{name: value for name, value in index.items() if name != "key"})
-
-
-def too_new() -> SchemaTooNew:
-    return SchemaTooNew(next="install the version of orgstead that made this schema, or a newer one")

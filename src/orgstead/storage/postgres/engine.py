@@ -95,6 +95,16 @@ class PostgresStorage:
         with _told_at_start(self._owner or self._place, _MIGRATION_URL if self._owner else _DATABASE_URL):
             return await self._changing_schema(work, required=False)
 
+    async def pending(self) -> list[tuple[int, str]]:
+        with _told_at_start(self._place):
+            role = await self._role()
+
+        async def work(connection: Connection) -> list[tuple[int, str]]:
+            return [(migration.version, migration.title) for migration in await schema.pending(connection, role)]
+
+        with _told_at_start(self._owner or self._place, _MIGRATION_URL if self._owner else _DATABASE_URL):
+            return await self._transact(lambda pools: pools.owner or pools.units, self._begin(None, READING), work)
+
     async def check(self) -> None:
         with _told_at_start(self._place):
             await self._reading(schema.check)

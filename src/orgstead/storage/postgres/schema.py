@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from orgstead.errors import SchemaTooNew
 from orgstead.kit import Clock, rfc3339
 from orgstead.storage import migrations, tables
 from orgstead.storage.postgres import access, failures, policies
@@ -32,11 +31,14 @@ async def version_of(connection: Connection) -> int:
 
 async def check(connection: Connection) -> None:
     """Raise ``SchemaOutdated`` or ``SchemaTooNew`` unless the database has this version's schema."""
-    version = await version_of(connection)
-    if version > migrations.SCHEMA_VERSION:
-        raise too_new()
-    if version < migrations.SCHEMA_VERSION:
+    if migrations.pending(await version_of(connection)):
         raise failures.outdated()
+
+
+async def pending(connection: Connection, role: str) -> tuple[migrations.Migration, ...]:
+    """What ``migrate`` would apply, but for rights. Raises ``SchemaTooNew``, and ``ConfigurationError`` as it does."""
+    await _require_role(connection, role)
+    return migrations.pending(await version_of(connection))
 
 
 async def migrate(connection: Connection, clock: Clock, role: str) -> int:
@@ -45,28 +47,29 @@ async def migrate(connection: Connection, clock: Clock, role: str) -> int:
     Whoever else migrates waits for the end of it. What it does again changes nothing. Raises ``ConfigurationError``
     where the server has no such role.
     """
-    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
-        raise failures.no_role(role)
+    await _require_role(connection, role)
     await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
     version = await version_of(connection)
-    if version > migrations.SCHEMA_VERSION:
-        raise too_new()
+    missing = migrations.pending(version)
     statements = list(_first()) if version == 0 else []
-    for migration in migrations.MIGRATIONS:
-        if migration.version <= version:
-            continue
+    for migration in missing:
         for table in migration.creates:
             statements += [*create_table(table, SCHEMA), *policies.protect(table, SCHEMA)]
         for column in migration.adds:
             statements.append(add_column(column.table, column.name, column.default, SCHEMA))
         values = (str(migration.version), policies.literal(migration.title), policies.literal(rfc3339(clock())))
         statements.append(f"INSERT INTO {within(SCHEMA, HISTORY)} VALUES ({', '.join(values)})")  # noqa: S608
-    if 0 < version < migrations.SCHEMA_VERSION:
+    if version and missing:
         statements.append(access.drop())  # what it returns may be another type, which cannot be replaced
     statements.append(access.create())  # always: a function has no version, and is made anew without harm
     await connection.execute("; ".join(statements))
     await _grant(connection, role)
     return migrations.SCHEMA_VERSION
+
+
+async def _require_role(connection: Connection, role: str) -> None:
+    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
+        raise failures.no_role(role)
 
 
 def _first() -> Iterator[str]:
@@ -101,7 +104,3 @@ async def _grant(connection: Connection, role: str) -> None:
     for (name,) in strange:
         statements += grants(name, role, tuple(table.name for table in tables.SPACE))
     await connection.execute("; ".join(statements))
-
-
-def too_new() -> SchemaTooNew:
-    return SchemaTooNew(next="install the version of orgstead that made this schema, or a newer one")

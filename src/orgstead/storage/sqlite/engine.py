@@ -82,6 +82,9 @@ class SqliteStorage:
     async def migrate(self) -> int:
         return await self._write(lambda connection: schema.migrate(connection, self._clock))
 
+    async def pending(self) -> list[tuple[int, str]]:
+        return [(migration.version, migration.title) for migration in self._now(schema.pending)]
+
     async def check(self) -> None:
         if self._writer is not None:
             self._writer.presence.check()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from orgstead.errors import ConfigurationError, SchemaTooNew
+from orgstead.errors import ConfigurationError
 from orgstead.kit import Clock, rfc3339
 from orgstead.storage import migrations
 from orgstead.storage.sqlite import failures
@@ -36,22 +36,20 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 def check(connection: sqlite3.Connection) -> None:
     """Raise ``SchemaOutdated`` or ``SchemaTooNew`` unless the file has this version's schema."""
-    version = version_of(connection)
-    if version > migrations.SCHEMA_VERSION:
-        raise too_new()
-    if version < migrations.SCHEMA_VERSION:
+    if pending(connection):
         raise failures.outdated()
+
+
+def pending(connection: sqlite3.Connection) -> tuple[migrations.Migration, ...]:
+    """What ``migrate`` would apply. Raises ``SchemaTooNew``, and ``ConfigurationError`` for a foreign file."""
+    return migrations.pending(version_of(connection))
 
 
 def migrate(connection: sqlite3.Connection, clock: Clock) -> int:
     """Apply the migrations that are missing, inside the transaction that the caller began."""
-    version = version_of(connection)
-    if version > migrations.SCHEMA_VERSION:
-        raise too_new()
+    missing = pending(connection)
     connection.execute(_HISTORY)
-    for migration in migrations.MIGRATIONS:
-        if migration.version <= version:
-            continue
+    for migration in missing:
         for table in migration.creates:
             for statement in create_table(table, table.name, mark="pooled"):
                 connection.execute(statement)
@@ -63,7 +61,3 @@ def migrate(connection: sqlite3.Connection, clock: Clock) -> int:
             "INSERT INTO schema_migrations VALUES (?, ?, ?)", (migration.version, migration.title, rfc3339(clock()))
         )
     return migrations.SCHEMA_VERSION
-
-
-def too_new() -> SchemaTooNew:
-    return SchemaTooNew(next="install the version of orgstead that made this schema, or a newer one")
