@@ -39,9 +39,8 @@ MODULES: Mapping[str, str] = {
         " index_integrity index_keys integrity integrity_findings json_schemas keys members operations organizations"
         " passwords placements purging queries query_plans query_sources rates record_batches record_collections"
         " record_columns record_definitions record_import record_import_many record_indexing record_parquet"
-        " record_reads record_tables records renaming reports representations resuming sessions slugs space_integrity"
-        " spaces throttles"
-        " tokens usage"
+        " record_reads record_tables records rehearsal renaming reports representations resuming sessions slugs"
+        " space_integrity spaces throttles tokens usage"
     ),
     SETTINGS: "config logs settings",
     APP: "app",

@@ -18,6 +18,7 @@ from orgstead.keys import Keys, load_or_create_key_file, load_signing_keys
 from orgstead.passwords import Passwords
 from orgstead.placements import FIRST_CELL
 from orgstead.rates import Rates
+from orgstead.rehearsal import Rehearsal, rehearsal_of
 from orgstead.settings import Settings
 from orgstead.storage import describe, open_storage, pending
 from orgstead.storage.port import Storage
@@ -75,11 +76,11 @@ class App:
         make: bool = True,
         clock: kit.Clock = kit.now,
         processes: int = 1,
+        rehearsing: bool = False,
     ) -> Self:
-        """Open the database, as ``open_storage`` does; raises what that raises."""
-        return cls(
-            settings, await open_directory(settings, writable=writable, make=make), clock=clock, processes=processes
-        )
+        """Open the database, as ``open_storage`` does; raises what that raises. ``rehearsing``: nothing is changed."""
+        storage = await open_directory(settings, writable=writable, make=make)
+        return cls(settings, rehearsal_of(storage) if rehearsing else storage, clock=clock, processes=processes)
 
     async def check(self) -> None:
         """Raise ``ConfigurationError`` unless the service could serve: schema, keys, password hashing."""
@@ -110,6 +111,11 @@ class App:
     def is_only_writer(self) -> bool:
         """True where the database admits one writing process, so that nothing of another one's can be at work in it."""
         return not describe(self.settings.database_url).concurrent
+
+    @property
+    def is_rehearsing(self) -> bool:
+        """True where units of work are rolled back, so that what takes more than one cannot be gone on with."""
+        return isinstance(self.storage, Rehearsal)
 
     def cell_names(self) -> tuple[str, ...]:
         return tuple(self._cells)

@@ -15,11 +15,13 @@ without a password. Records are as they were, to the version and the time, and s
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from orgstead import (
     archive_loading,
@@ -38,7 +40,7 @@ from orgstead import (
 )
 from orgstead.archive_files import ArchiveReader
 from orgstead.archive_loading import SCOPE, Advance
-from orgstead.archive_steps import IMPORT, IMPORTED, advancing, ignore, opened
+from orgstead.archive_steps import IMPORT, IMPORTED, activate, advancing, ignore, opened
 from orgstead.archives import ArchivedOrganization
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
@@ -66,6 +68,8 @@ from orgstead.storage.port import Transaction
 
 if TYPE_CHECKING:
     from orgstead.app import App
+
+T = TypeVar("T")
 
 WRITES = 5
 COPIES = 100
@@ -119,11 +123,16 @@ async def import_archive(
     ``plan`` is what it is put on instead of the plan in the archive; the plan says where the records are kept and how
     many there may be. Raises ``ArchiveInvalid``, ``UnknownPlan``, ``QuotaExceeded`` and ``BudgetExhausted`` before
     anything is changed; ``OperationInProgress`` while another process is at work on the same archive.
+
+    In a rehearsal the archive is looked at as ever, and the result is as it would be in the end. What only loading its
+    records shows, it does not show: a value that this engine cannot store, a unique value that is there twice.
     """
     with opened(path, large=large) as reader:
         archive_loading.check(reader, app.settings.records.max_bytes, checking)
         wanted = _wanted(app, reader, path, plan)
-    there, operation = await _begun(app, wanted, actor)
+    if app.is_rehearsing:
+        return await _repeated(app, _rehearsed, wanted, actor)
+    there, operation = await _repeated(app, _write_intent, wanted, actor)
     if operation is None:
         return Imported(await app.storage.read(SCOPE, organizations.get, there), Result.EXISTS)
     token = advancing.set(loading)
@@ -192,17 +201,32 @@ def _wanted(app: App, reader: ArchiveReader, path: Path, plan: str | None) -> _W
 # --- the intent -------------------------------------------------------------------------------------------------------
 
 
-async def _begun(app: App, wanted: _Wanted, actor: Actor) -> tuple[str, Operation | None]:
-    """The organization's id, and the operation that makes it: None where the archive was imported before."""
+async def _repeated(
+    app: App,
+    work: Callable[[Transaction, App, _Wanted, Actor], Awaitable[T]],
+    wanted: _Wanted,
+    actor: Actor,
+) -> T:
+    """Run the work, again where somebody else was faster with a name: nothing was written, and then that is seen."""
     for _ in range(WRITES - 1):
-        try:
-            return await app.storage.run(SCOPE, _write_intent, app, wanted, actor)
-        except AlreadyExists:
-            continue  # somebody else was faster with a name; nothing was written, and now that is seen
-    return await app.storage.run(SCOPE, _write_intent, app, wanted, actor)
+        with suppress(AlreadyExists):
+            return await app.storage.run(SCOPE, work, app, wanted, actor)
+    return await app.storage.run(SCOPE, work, app, wanted, actor)
+
+
+async def _rehearsed(tx: Transaction, app: App, wanted: _Wanted, actor: Actor) -> Imported:
+    """All of it that happens to the organization itself, in one transaction: what there would be in the end."""
+    org_id, operation = await _write_intent(tx, app, wanted, actor)
+    if operation is None:
+        return Imported(await organizations.get(tx, org_id), Result.EXISTS)
+    loaded = {"suspended_by": wanted.organization.suspended_by, "records": 0, "members": 0}  # nobody sees the numbers
+    await activate(tx, replace(operation, result=loaded), app.clock())
+    result = Result.CREATED if operation.lease_owner == app.owner else Result.RESUMED
+    return Imported(await organizations.get(tx, org_id), result, tuple(operation.payload["notes"]))
 
 
 async def _write_intent(tx: Transaction, app: App, wanted: _Wanted, actor: Actor) -> tuple[str, Operation | None]:
+    """The organization's id, and the operation that makes it: None where the archive was imported before."""
     org_id, done, operation = await _identified(tx, wanted)
     if done or operation:
         return org_id, operation

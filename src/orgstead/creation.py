@@ -157,13 +157,16 @@ async def create(
     """Create an organization and return it active.
 
     ``remember`` is the idempotency row to write in the same transaction as the organization. Raises what ``draft``
-    raises, ``NameTaken``, ``UserExists`` (a new owner's address was taken meanwhile), ``BudgetExhausted``.
+    raises, ``NameTaken``, ``UserExists`` (a new owner's address was taken meanwhile), ``BudgetExhausted``. In a
+    rehearsal it is as it would be, with an id that it will not have.
     """
     await failpoint("create.before_intent")
     drawn = draft(app, new, actor)
     if remember is not None:
         remember = replace(remember, operation_id=drawn.operation.id, subject=drawn.organization.id)
     try:
+        if app.is_rehearsing:
+            return await app.storage.run(SCOPE, _rehearsed, drawn, actor)
         await _write(app, drawn, actor, remember)
     except AlreadyExists as error:
         if race := _RACES.get(error.constraint):
@@ -172,6 +175,13 @@ async def create(
     await failpoint("create.after_claim")
     await operations.finish(app, drawn.operation, within=operations.WAIT_SECONDS)
     return await app.storage.read(SCOPE, organizations.get, drawn.organization.id)
+
+
+async def _rehearsed(tx: Transaction, drawn: Draft, actor: Actor) -> Located:
+    """All of it that happens in the directory, in one transaction."""
+    await write_intent(tx, drawn, actor)
+    await activate(tx, drawn.operation, drawn.organization.created_at)
+    return await organizations.get(tx, drawn.organization.id)
 
 
 async def _write(app: App, drawn: Draft, actor: Actor, remember: IdempotentResponse | None) -> None:

@@ -4,6 +4,8 @@ Every line gets an outcome, in order. A line whose external id is there already 
 interrupted is simply run again. Lines are written in batches: one transaction for the intents of a batch, the spaces
 side by side, one transaction that activates them; a process that dies, like a disk that fills up, leaves operations
 that any other completes.
+
+In a rehearsal (``App.is_rehearsing``) the outcomes are those that there would be, without the ids of what was not made.
 """
 
 from __future__ import annotations
@@ -92,11 +94,13 @@ async def import_organizations(
     import, such as a full disk, after the outcomes of what is durable; of what follows them nothing was written. A
     batch that has begun is finished, and its outcomes yielded, even when the caller is cancelled.
     """
-    await resuming.adopt_left_behind(app)
+    if not app.is_rehearsing:
+        await resuming.adopt_left_behind(app)
     remaining = iter(lines)
     numbers: dict[str, int] = {}
+    made_up: set[str] = set()
     batches = iter(lambda: list(islice(remaining, BATCH)), [])
-    works = (_import_batch(app, batch, actor, plan or app.settings.default_plan, numbers) for batch in batches)
+    works = (_import_batch(app, batch, actor, plan or app.settings.default_plan, numbers, made_up) for batch in batches)
     async for outcomes, failure in app.one_by_one(works):
         yield outcomes
         if failure:
@@ -104,9 +108,12 @@ async def import_organizations(
 
 
 async def _import_batch(
-    app: App, batch: list[Line], actor: Actor, plan: str, numbers: dict[str, int]
+    app: App, batch: list[Line], actor: Actor, plan: str, numbers: dict[str, int], made_up: set[str]
 ) -> tuple[list[Outcome], Unavailable | None]:
-    """The outcome of each line, and what kept some from being completed and would keep others."""
+    """The outcome of each line, and what kept some from being completed and would keep others.
+
+    ``made_up`` collects the ids that a rehearsal gave.
+    """
     outcomes: dict[int, Outcome] = {}
     wanted: list[_Wanted] = []
     for line in batch:
@@ -115,6 +122,9 @@ async def _import_batch(
         except InvalidInput as error:
             outcomes[line.number] = _refused(line.number, line.fields.get("external_id") or "", error)
     written = await _written(app, wanted, actor, numbers)
+    if app.is_rehearsing:
+        made_up |= {operation.org_id for _, operation in written if operation}
+        written = [(replace(o, organization_id=None) if o.organization_id in made_up else o, None) for o, _ in written]
     errors = await operations.drive_together(app, [operation for _, operation in written if operation])
     stopped: Unavailable | None = None
     for outcome, operation in written:

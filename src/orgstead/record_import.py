@@ -3,6 +3,8 @@
 Every line gets an outcome, in order. A line whose id is there already changes nothing, so an import of lines with ids
 that was interrupted is simply run again; lines without an id make a new record each time. Lines are written in batches,
 each in one transaction; a line that is refused does not keep the others of its batch from being written.
+
+In a rehearsal (``App.is_rehearsing``) the outcomes are those that there would be, with the ids that lines have.
 """
 
 from __future__ import annotations
@@ -88,7 +90,10 @@ async def _import_batch(
     app: App, placement: Placement, collection: str, batch: Sequence[Line], terms: Terms
 ) -> list[Outcome]:
     try:
-        return await spaces.run(app, placement, import_batch, collection, batch, terms)
+        outcomes = await spaces.run(app, placement, import_batch, collection, batch, terms)
+        if not app.is_rehearsing:
+            return outcomes
+        return [replace(outcome, record_id=line.id) for outcome, line in zip(outcomes, batch, strict=True)]
     except InvalidInput as error:
         if len(batch) == 1:
             return [_refused(batch[0], error)]

@@ -53,20 +53,16 @@ async def rename(
 
     Returns it as it is now, and the operation while that is still running. Raises ``InvalidName``, ``InvalidSlug``,
     ``NameReserved``, ``NameTaken``, ``NotFound``, ``PreconditionFailed``, ``StatusConflict``, ``OperationInProgress``.
+    In a rehearsal it is as it would be in the end.
     """
     name = names.checked_name(new.name)
     slug = names.checked_slug(new.slug) if new.slug is not None else names.derived_slug(name)
+    new, by = replace(new, name=name), operations.beginning(app, actor)
+    quarantine = timedelta(days=app.settings.name_quarantine_days)
     try:
-        operation = await app.storage.run(
-            SCOPE,
-            write_intent,
-            org_id,
-            replace(new, name=name),
-            slug,
-            operations.beginning(app, actor),
-            timedelta(days=app.settings.name_quarantine_days),
-            remember,
-        )
+        if app.is_rehearsing:
+            return await app.storage.run(SCOPE, _rehearsed, org_id, new, slug, by, quarantine), None
+        operation = await app.storage.run(SCOPE, write_intent, org_id, new, slug, by, quarantine, remember)
     except AlreadyExists as error:
         if error.constraint == tables.slugs.key_constraint:
             raise NameTaken from None
@@ -77,6 +73,17 @@ async def rename(
         if operation.state is not OperationState.RUNNING:
             operation = None
     return await app.storage.read(SCOPE, get, org_id), operation
+
+
+async def _rehearsed(
+    tx: Transaction, org_id: str, new: NewName, slug: str, by: operations.Beginning, quarantine: timedelta
+) -> Located:
+    """All of it that happens in the directory, in one transaction."""
+    operation = await write_intent(tx, org_id, new, slug, by, quarantine, None)
+    if operation is not None:
+        await flip(tx, operation, by.at)
+        await end(tx, operation, by.at)
+    return await get(tx, org_id)
 
 
 async def write_intent(

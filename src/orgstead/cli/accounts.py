@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from orgstead.cli import dry
 from orgstead.cli.errors import UsageError
 from orgstead.cli.output import Format, Output, Printer, counted, csv_cell
 from orgstead.errors import LinesRefused, StorageFull, Unavailable
@@ -20,15 +21,30 @@ REFUSED = "refused"
 SHOWN_REFUSALS = 20
 
 
+WOULD = {"created": "would_create", "renamed": "would_rename"}
+"""What a dry run calls the results of what it did not do."""
+
+
 class Account:
     """The account of one import. Each line is a mapping with ``columns``, among them ``line`` and ``result``.
 
-    ``repeatable`` says that what is there already stays as it is when the same lines are imported again.
+    ``repeatable`` says that what is there already stays as it is when the same lines are imported again; ``dry_run``
+    that nothing is changed at all.
     """
 
-    def __init__(self, out: Output, columns: Sequence[str], key: str, report: Any, *, repeatable: bool = True) -> None:
+    def __init__(
+        self,
+        out: Output,
+        columns: Sequence[str],
+        key: str,
+        report: Any,
+        *,
+        repeatable: bool = True,
+        dry_run: bool = False,
+    ) -> None:
         self.totals: Counter[str] = Counter()
         self._repeatable = repeatable
+        self._dry_run = dry_run
         self._last = 1
         self._out = out
         self._columns = columns
@@ -39,6 +55,8 @@ class Account:
 
     def take(self, outcomes: Sequence[Mapping[str, Any]]) -> None:
         """Take what has become durable, and say so at once, whatever ends the import."""
+        if self._dry_run:
+            outcomes = [{**outcome, "result": WOULD.get(outcome["result"], outcome["result"])} for outcome in outcomes]
         for outcome in outcomes:
             self._last = outcome["line"]
             self.totals[outcome["result"]] += 1
@@ -61,9 +79,12 @@ class Account:
             finally:
                 self._end(results, time.monotonic() - began)
         except asyncio.CancelledError:
-            print(f"interrupted: the account has all that was saved.\nnext: {self._go_on()}", file=sys.stderr)
+            saved = f"the account has all that was saved.\nnext: {self._go_on()}"
+            print(f"interrupted: {'nothing was changed.' if self._dry_run else saved}", file=sys.stderr)
             raise
         except Unavailable as error:
+            if self._dry_run:
+                raise
             error.detail = f"{error.detail.replace('; nothing was changed', '')} The account has all that was saved."
             error.next = f"make room, then {self._go_on()}" if isinstance(error, StorageFull) else self._go_on()
             raise
@@ -86,24 +107,34 @@ class Account:
             self._printer.end()
         done = self.totals.total()
         if self._out.options.format is Format.TABLE:
-            self._out.item({**dict.fromkeys(results, 0), **self.totals, "lines": done})
+            names = [WOULD.get(result, result) if self._dry_run else result for result in results]
+            self._out.item({**dict.fromkeys(names, 0), **self.totals, "lines": done})
         self._out.say(
             f"{counted(done, 'line')} in {seconds:.1f} s" + (f", {done / seconds:.0f} a second" if seconds >= 1 else "")
         )
 
     def judge(self) -> None:
-        """Raise ``LinesRefused`` if any was."""
-        if refused := self.totals[REFUSED]:
-            total = self.totals.total()
-            those = "that line" if refused == 1 else "those lines"
-            if refused == total:
-                detail = "The only line was refused." if total == 1 else f"All {total} lines were refused."
-            else:
-                detail = f"{refused} of {total} lines {'was' if refused == 1 else 'were'} refused; the rest was done."
-            raise LinesRefused(
-                detail,
-                next=f"mend {those} and {self._go_on()}" if self._repeatable else f"import {those} alone, mended",
-            )
+        """Raise ``LinesRefused`` if any was; else end a dry run with 3 if anything would be done."""
+        if self.totals[REFUSED]:
+            raise self._refusal()
+        if self._dry_run:
+            dry.end(self._out, differs=any(self.totals[would] for would in WOULD.values()))
+
+    def _refusal(self) -> LinesRefused:
+        refused, total = self.totals[REFUSED], self.totals.total()
+        those = "that line" if refused == 1 else "those lines"
+        was = "would be" if self._dry_run else "was" if refused == 1 else "were"
+        if refused < total:
+            detail = f"{refused} of {total} lines {was} refused"
+        else:
+            detail = f"{'The only line' if total == 1 else f'All {total} lines'} {was} refused"
+        if self._dry_run:
+            rest = ", or import the file as it is: the others would be done" if refused < total else ""
+            return LinesRefused(f"{detail}. Dry run: nothing was changed.", next=f"mend {those}{rest}")
+        return LinesRefused(
+            f"{detail}; the rest was done." if refused < total else f"{detail}.",
+            next=f"mend {those} and {self._go_on()}" if self._repeatable else f"import {those} alone, mended",
+        )
 
 
 @contextmanager

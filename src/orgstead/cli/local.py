@@ -23,11 +23,11 @@ PAGE = 200
 
 
 @asynccontextmanager
-async def opened(options: Options, *, writable: bool) -> AsyncIterator[App]:
+async def opened(options: Options, *, writable: bool, rehearsing: bool = False) -> AsyncIterator[App]:
     """The App over the configured database. Without ``writable`` it may stand beside a running server."""
     settings = configuration(options).settings
     logs.configure(format=settings.log.format, level="warning", color=Output(options).color)
-    app = await App.open(settings, writable=writable, make=False)
+    app = await App.open(settings, writable=writable, make=False, rehearsing=rehearsing)
     try:
         await app.storage.check()
         yield app
@@ -40,13 +40,15 @@ def reading(ctx: typer.Context, work: Callable[[App, Output], Awaitable[T]]) -> 
     return asyncio.run(_within(ctx, work, writable=False))
 
 
-def writing(ctx: typer.Context, work: Callable[[App, Output], Awaitable[T]]) -> T:
-    """Run ``work`` on the database, as its one writer where the engine has only one."""
-    return asyncio.run(_within(ctx, work, writable=True))
+def writing(ctx: typer.Context, work: Callable[[App, Output], Awaitable[T]], *, dry_run: bool = False) -> T:
+    """Run ``work`` on the database, as its one writer where the engine has only one; in a dry run as a rehearsal."""
+    return asyncio.run(_within(ctx, work, writable=True, rehearsing=dry_run))
 
 
-async def _within(ctx: typer.Context, work: Callable[[App, Output], Awaitable[T]], *, writable: bool) -> T:
-    async with opened(ctx.obj, writable=writable) as app:
+async def _within(
+    ctx: typer.Context, work: Callable[[App, Output], Awaitable[T]], *, writable: bool, rehearsing: bool = False
+) -> T:
+    async with opened(ctx.obj, writable=writable, rehearsing=rehearsing) as app:
         return await work(app, Output(ctx.obj))
 
 

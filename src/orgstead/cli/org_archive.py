@@ -8,13 +8,17 @@ from typing import Any
 
 from orgstead import archive_export, archive_files, archive_import, representations
 from orgstead.app import App
+from orgstead.archive_import import Result
 from orgstead.archives import TableFormat
 from orgstead.audit import OPERATOR
-from orgstead.cli import within
+from orgstead.cli import dry, within
 from orgstead.cli.errors import UsageError
 from orgstead.cli.files import new_file
 from orgstead.cli.output import Output
 from orgstead.cli.progress import progress
+
+WOULD = {Result.CREATED: "would_create", Result.RESUMED: "would_resume", Result.EXISTS: "exists"}
+"""What a dry run calls the results."""
 
 
 def is_archive(file: Path) -> bool:
@@ -57,7 +61,9 @@ async def import_(app: App, out: Output, file: Path, plan: str | None, large: bo
         out.say(note)
     located = imported.located
     shown: dict[str, Any] = {
-        "result": imported.result.value,
+        "result": WOULD[imported.result] if app.is_rehearsing else imported.result.value,
         **representations.organization(located.organization, located.placement),
     }
     out.item(shown)
+    if app.is_rehearsing:
+        dry.end(out, differs=imported.result is not Result.EXISTS)

@@ -33,7 +33,7 @@ async def run(app: App, out: Output, file: Path, format: str | None, plan: str |
         chosen = format or lines.format_of(file)
         read = lines.read(stream, chosen, importing.COLUMNS, REQUIRED)
         write = stack.enter_context(accounts.report(report, COLUMNS))
-        account = Account(out, COLUMNS, "organization_id", write)
+        account = Account(out, COLUMNS, "organization_id", write, dry_run=app.is_rehearsing)
         total = accounts.count_lines(file, header=chosen == lines.CSV)
         advance = stack.enter_context(progress(out, "Importing organizations", total))
         with account.kept(RESULTS):

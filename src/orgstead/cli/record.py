@@ -17,6 +17,7 @@ from orgstead import queries, record_tables, records, spaces
 from orgstead.app import App
 from orgstead.cli import lines, record_import, record_lines, within
 from orgstead.cli.commands import command, group
+from orgstead.cli.dry import DryRun
 from orgstead.cli.errors import UsageError
 from orgstead.cli.files import new_file
 from orgstead.cli.local import PAGE, reading, writing
@@ -176,6 +177,7 @@ def import_(
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.csv", help="Write what became of each line into a new file.")
     ] = None,
+    dry_run: DryRun = False,
 ) -> None:
     """Create records in bulk: a line of CSV, or an object on each line of JSON Lines, is the data of a record.
 
@@ -184,6 +186,9 @@ def import_(
 
     A column of CSV is text, unless --types or, for one organization, a schema of the collection says otherwise. A
     number is true to its text. An empty cell is no member. The columns of id and organization are not in the data.
+
+    A dry run says what would become of each line. What only shows when it is done, such as a full disk, it does not
+    foresee.
     """
     if (org is None) == (org_column is None):
         raise UsageError("Say whose records they are.", next="add either --org or --org-column")
@@ -201,7 +206,7 @@ def import_(
     async def work(app: App, out: Output) -> None:
         await record_import.run(app, out, file, collection, org, how, report)
 
-    writing(ctx, work)
+    writing(ctx, work, dry_run=dry_run)
 
 
 async def _found(

@@ -48,7 +48,7 @@ async def run(
         read = record_lines.read(stream, how)
         write = stack.enter_context(accounts.report(report, COLUMNS))
         repeatable = how.id_column is not None or how.format == record_lines.RECORDS
-        account = Account(out, COLUMNS, "record_id", write, repeatable=repeatable)
+        account = Account(out, COLUMNS, "record_id", write, repeatable=repeatable, dry_run=app.is_rehearsing)
         total = accounts.count_lines(file, header=how.format == lines.CSV)
         advance = stack.enter_context(progress(out, "Importing records", total))
         with account.kept(tuple(Result)):
