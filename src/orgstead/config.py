@@ -30,6 +30,8 @@ OTHERS = (FILE_VARIABLE, "ORGSTEAD_FAILPOINTS")
 """Variables with our prefix that are no settings; so are those that begin with ``ORGSTEAD_TEST_``."""
 MAX_FILE_BYTES = 65_536
 
+_ANOTHER_FILE = f"correct --config or {FILE_VARIABLE}, or leave them out"
+
 
 @dataclass(frozen=True)
 class Configuration:
@@ -122,12 +124,16 @@ def _content(variable: str, path: Path) -> str:
         with path.open("rb") as file:
             content = file.read(MAX_FILE_BYTES + 1)
         if len(content) > MAX_FILE_BYTES:
-            raise ConfigurationError(f"The file that {variable} names is larger than {MAX_FILE_BYTES} bytes.")
+            raise ConfigurationError(
+                f"The file that {variable} names is larger than {MAX_FILE_BYTES} bytes.", next=f"correct {variable}"
+            )
         return content.decode().rstrip("\r\n")
     except OSError as error:
-        raise ConfigurationError(f"The file that {variable} names cannot be read: {error.strerror}.") from None
+        detail = f"The file that {variable} names cannot be read: {error.strerror}."
+        raise ConfigurationError(detail, next=f"correct {variable}, or the file's rights") from None
     except UnicodeDecodeError:
-        raise ConfigurationError(f"The file that {variable} names is not UTF-8 text.") from None
+        detail = f"The file that {variable} names is not UTF-8 text."
+        raise ConfigurationError(detail, next=f"correct {variable}") from None
 
 
 def _read_toml(path: Path, *, required: bool) -> dict[str, Any]:
@@ -137,12 +143,14 @@ def _read_toml(path: Path, *, required: bool) -> dict[str, Any]:
     except FileNotFoundError:
         if not required:
             return {}
-        raise ConfigurationError(f"There is no configuration file {path}.") from None
+        raise ConfigurationError(f"There is no configuration file {path}.", next=_ANOTHER_FILE) from None
     except OSError as error:
-        raise ConfigurationError(f"The configuration file {path} cannot be read: {error.strerror}.") from None
+        detail = f"The configuration file {path} cannot be read: {error.strerror}."
+        raise ConfigurationError(detail, next=_ANOTHER_FILE) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         where = str(error) if isinstance(error, tomllib.TOMLDecodeError) else "it is not UTF-8 text"
-        raise ConfigurationError(f"The configuration file {path} is not valid TOML: {where}.") from None
+        detail = f"The configuration file {path} is not valid TOML: {where}."
+        raise ConfigurationError(detail, next="mend it; orgstead config docs says what can be in it") from None
 
 
 class _Variables(EnvSettingsSource):

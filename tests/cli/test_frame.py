@@ -162,6 +162,57 @@ def test_an_unexpected_error_is_not_dressed_up(cli: Run, monkeypatch: pytest.Mon
         cli("config", "show")
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("org", "get", "nobody"),
+        ("operation", "get", "nothing"),
+        ("operation", "list", "--org", "nobody"),
+        ("usage", "nobody"),
+        ("record", "get", "nothing", "--org", "acme", "-c", "goods"),
+        ("record", "list", "--org", "acme", "-c", "nothing"),
+        ("record", "export", "--org", "acme", "-c", "nothing"),
+        ("collection", "get", "nothing", "--org", "acme"),
+        ("collection", "list", "--org", "nobody"),
+        ("api-key", "delete", "nothing", "--org", "acme"),
+        ("user", "set-password", "nobody@example.com"),
+    ],
+    ids=" ".join,
+)
+def test_whoever_names_what_is_not_there_is_told_where_to_look(
+    cli: Run, folder: Path, command: tuple[str, ...]
+) -> None:
+    assert cli("db", "upgrade").code == 0
+    assert cli("org", "create", "Acme").code == 0
+    (folder / "one.jsonl").write_text('{"n": 1}\n', encoding="utf-8")
+    assert cli("record", "import", "one.jsonl", "--org", "acme", "-c", "goods").err == "1 line in 0.0 s\n"
+    result = cli(*command)
+    assert (result.code, result.out) == (5, "")
+    assert result.err.startswith("error resource.not_found: ")
+    assert "\nnext: " in result.err
+
+
+def test_ctrl_c_at_a_question_ends_at_once_and_nothing_was_done(cli: Run) -> None:
+    assert cli("db", "upgrade").code == 0
+    assert cli("org", "create", "Acme").code == 0
+    terminal, its_end = os.openpty()
+    command = [*ORGSTEAD, "org", "delete", "acme"]
+    with subprocess.Popen(command, stdin=its_end, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        os.close(its_end)
+        assert process.stderr is not None
+        said = b""
+        while not said.endswith(b"[y/N] "):
+            said += os.read(process.stderr.fileno(), 4096)
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(timeout=30) == 130
+        finally:
+            process.kill()
+            os.close(terminal)
+        assert b"Traceback" not in process.stderr.read()
+    assert json.loads(cli("org", "get", "acme", "--json").out)["status"] == "active"
+
+
 def test_interrupt_ends_with_130(cli: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(_options: object) -> None:
         signal.raise_signal(signal.SIGINT)

@@ -15,6 +15,7 @@ from orgstead.cli.errors import UsageError
 from orgstead.cli.output import TABLE_SAMPLE, Format, Options, Output
 from orgstead.cli.progress import progress
 from orgstead.csv_cells import FORMULA_STARTS
+from orgstead.errors import NotFound
 
 pytestmark = pytest.mark.anyio
 
@@ -106,6 +107,19 @@ async def test_a_list_is_printed_while_it_is_read(format: Format, capsys: pytest
     assert "second" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("format", Format)
+async def test_what_fails_before_its_first_row_prints_no_data(
+    format: Format, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def rows() -> AsyncIterator[dict[str, Any]]:
+        raise NotFound
+        yield {}
+
+    with pytest.raises(NotFound):
+        await Output(Options(format=format)).stream(rows(), ("id",))
+    assert capsys.readouterr().out == ""
+
+
 async def test_a_table_is_held_back_for_its_widths_only(capsys: pytest.CaptureFixture[str]) -> None:
     async def rows() -> AsyncIterator[dict[str, Any]]:
         for number in range(TABLE_SAMPLE):
@@ -149,7 +163,7 @@ def test_a_question_without_a_terminal_names_the_option(monkeypatch: pytest.Monk
 
 def test_no_input_never_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="--no-input keeps it from asking"):
         Output(Options(no_input=True)).confirm("Really?")
 
 

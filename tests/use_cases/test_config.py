@@ -26,6 +26,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def refused(environ: dict[str, str], file: Path | None = None) -> str:
     with pytest.raises(ConfigurationError) as caught:
         load(environ=environ, file=file)
+    assert caught.value.next, "nobody is left without a next step"
     return caught.value.detail
 
 
@@ -231,6 +232,8 @@ def test_unreadable_content_is_explained(elsewhere: Path) -> None:
     assert "larger" in refused({"ORGSTEAD_SECRET_KEY_FILE": "huge"})
     assert "UTF-8" in refused({}, elsewhere / "binary")
     assert "cannot be read" in refused({}, elsewhere)
+    assert "cannot be read" in refused({"ORGSTEAD_SECRET_KEY_FILE": "missing"})
+    assert "There is no" in refused({}, elsewhere / "missing")
 
 
 def test_a_secret_is_not_in_any_text_of_the_settings() -> None:

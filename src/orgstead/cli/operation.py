@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from orgstead import operations, organizations
+from orgstead import operations
 from orgstead.app import App
+from orgstead.cli import within
 from orgstead.cli.commands import command, group
 from orgstead.cli.local import SCOPE, as_rows, everything, reading
 from orgstead.cli.output import Output
@@ -25,7 +26,10 @@ COLUMNS = ("id", "org_id", "kind", "state", "step", "progress", "attempts", "err
 def list_(
     ctx: typer.Context,
     state: Annotated[OperationState | None, typer.Option(help="Only those in this state.")] = None,
-    organization: Annotated[str | None, typer.Option(help="Only those of this organization.")] = None,
+    organization: Annotated[
+        str | None,
+        typer.Option("--org", "--organization", metavar="ORGANIZATION", help="Only those of this organization."),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many; all unless told.")] = None,
 ) -> None:
     """List operations, newest first."""
@@ -33,7 +37,7 @@ def list_(
     async def work(app: App, out: Output) -> None:
         where: dict[str, Any] = {"state": state} if state else {}
         if organization:
-            where["org_id"] = await app.storage.read(SCOPE, organizations.resolve, organization)
+            where["org_id"] = (await within.organization(app, organization)).organization.id
 
         async def fetch(after: Sequence[Any] | None, size: int) -> Sequence[Operation]:
             position = None if after is None else (after[0], after[1])
@@ -52,7 +56,8 @@ def get(ctx: typer.Context, operation: Annotated[str, typer.Argument(help="Its i
     async def work(app: App, out: Output) -> None:
         found = await app.storage.read(SCOPE, operations.page, {"id": operation}, after=None, limit=1)
         if not found:
-            raise NotFound("There is no operation of this id; those that ended are kept for 30 days.")
+            detail = "There is no operation of this id; those that ended are kept for 30 days."
+            raise NotFound(detail, next="orgstead operation list")
         out.item(asdict(found[0]))
 
     reading(ctx, work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -135,13 +136,20 @@ class _Csv:
     def __init__(self, stream: TextIO, columns: Sequence[str]) -> None:
         self._writer = csv.writer(stream)
         self._columns = columns
-        self._writer.writerow(columns)
+        self._begun = False
 
     def row(self, row: Row) -> None:
+        self._begin()
         self._writer.writerow([csv_cell(row.get(column)) for column in self._columns])
 
+    def _begin(self) -> None:
+        """The first line, once it is sure that there is a list: what fails before prints no data."""
+        if not self._begun:
+            self._begun = True
+            self._writer.writerow(self._columns)
+
     def end(self) -> None:
-        return
+        self._begin()
 
 
 class _Ids:
@@ -258,7 +266,18 @@ class Output:
         if self.options.yes:
             return
         if self.options.no_input or not sys.stdin.isatty():
-            raise UsageError("This needs your confirmation, and there is no terminal to ask at.", next="add --yes")
-        print(f"{question} [y/N] ", end="", file=sys.stderr, flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            why = "--no-input keeps it from asking" if self.options.no_input else "there is no terminal to ask at"
+            raise UsageError(f"This needs your confirmation, and {why}.", next="add --yes")
+        if _answer(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
             raise UsageError("Nothing was done.")
+
+
+def _answer(question: str) -> str:
+    """The line that the person types. Ctrl-C ends the command at once, as everywhere: an event loop that runs would
+    only note it, and go on waiting for the line."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        print(question, end="", file=sys.stderr, flush=True)
+        return sys.stdin.readline()
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -58,7 +58,8 @@ def get(
         try:
             found = await spaces.read(app, placement, records.get, collection, id)
         except NotFound:
-            raise NotFound("The collection has no record of this id.") from None
+            next_ = f"orgstead record list --org {placement.org_id} --collection {collection}"
+            raise NotFound("The collection has no record of this id.", next=next_) from None
         out.item(queries.shown(found))
 
     reading(ctx, work)
@@ -134,7 +135,7 @@ def export(
                 sys.stdout.flush()
                 target.seek(0)
                 shutil.copyfileobj(getreader("utf-8")(target), sys.stdout)
-        out.say(f"{count} records")
+        out.say(f"{count} record{'' if count == 1 else 's'}")
 
     reading(ctx, work)
 
