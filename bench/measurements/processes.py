@@ -17,7 +17,9 @@ from bench.processes import CORES, Server, free_port, spawned
 from bench.results import Result, Target
 from bench.rounds import in_turns
 
-_CONNECTIONS = 32
+_CONNECTIONS = 128
+"""As many as give each number of processes its best: of fewer, two are not kept busy; more add nothing to either."""
+
 _PATIENCE = 30.0
 
 
