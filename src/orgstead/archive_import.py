@@ -40,7 +40,7 @@ from orgstead import (
 )
 from orgstead.archive_files import ArchiveReader
 from orgstead.archive_loading import SCOPE, Advance
-from orgstead.archive_steps import IMPORT, IMPORTED, activate, advancing, ignore, opened
+from orgstead.archive_steps import IMPORT, IMPORTED, advancing, ignore, opened
 from orgstead.archives import ArchivedOrganization
 from orgstead.audit import Actor
 from orgstead.creation import NewOrganization
@@ -220,7 +220,7 @@ async def _rehearsed(tx: Transaction, app: App, wanted: _Wanted, actor: Actor) -
     if operation is None:
         return Imported(await organizations.get(tx, org_id), Result.EXISTS)
     loaded = {"suspended_by": wanted.organization.suspended_by, "records": 0, "members": 0}  # nobody sees the numbers
-    await activate(tx, replace(operation, result=loaded), app.clock())
+    await operations.record_all(tx, replace(operation, result=loaded), app.clock())
     result = Result.CREATED if operation.lease_owner == app.owner else Result.RESUMED
     return Imported(await organizations.get(tx, org_id), result, tuple(operation.payload["notes"]))
 

@@ -180,7 +180,7 @@ async def create(
 async def _rehearsed(tx: Transaction, drawn: Draft, actor: Actor) -> Located:
     """All of it that happens in the directory, in one transaction."""
     await write_intent(tx, drawn, actor)
-    await activate(tx, drawn.operation, drawn.organization.created_at)
+    await operations.record_all(tx, drawn.operation, drawn.organization.created_at)
     return await organizations.get(tx, drawn.organization.id)
 
 

@@ -93,6 +93,14 @@ def register(kind: Kind) -> None:
     KINDS[kind.name] = kind
 
 
+async def record_all(tx: Transaction, operation: Operation, at: datetime) -> None:
+    """What the steps of the operation record, one after the other in one transaction: for rehearsals, which have no
+    effects between them."""
+    for step in KINDS[operation.kind].steps:
+        if step.record is not None:
+            await step.record(tx, operation, at)
+
+
 # --- beginning ------------------------------------------------------------------------------------------------------
 
 

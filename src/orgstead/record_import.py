@@ -109,9 +109,20 @@ async def import_batch(
     What a line is refused for is there: a record, or another line that is written. The quota is filled up to its limit.
     Raises ``PlacementMoved``, and ``InvalidValue`` where a value cannot be stored.
     """
+    outcomes: dict[int, Outcome] = {}
+    waiting = lines
+    while waiting:
+        waiting = await _attempt(tx, space, collection, waiting, terms, outcomes)
+    return [outcomes[line.number] for line in lines]
+
+
+async def _attempt(
+    tx: Transaction, space: Space, collection: str, lines: Sequence[Line], terms: Terms, outcomes: dict[int, Outcome]
+) -> Sequence[Line]:
+    """Write what can be written of the lines and add their outcomes; those that are to be tried again, which are fewer:
+    what stood in their way was not written in the end."""
     changes = {line.number: Change(Op.CREATE, collection, line.id, line.data) for line in lines}
     batch = await Batch.begun(tx, space, changes.values(), terms, one_by_one=True)
-    outcomes: dict[int, Outcome] = {}
     taken: dict[int, Taken] = {}
     ids: set[str | None] = set()
     waiting: list[Line] = []  # for lines that stand in their way and may not be written in the end
@@ -144,10 +155,7 @@ async def import_batch(
             outcomes[line.number] = _refused(line, conflict)
         else:
             outcomes[line.number] = Outcome(line.number, Result.CREATED, one.key[1])
-    if conflicts and waiting:
-        told = await import_batch(tx, space, collection, waiting, terms)
-        outcomes.update({outcome.line: outcome for outcome in told})
-    return [outcomes[line.number] for line in lines]
+    return waiting if conflicts else ()
 
 
 def _refused(line: Line, error: OrgsteadError) -> Outcome:

@@ -216,7 +216,8 @@ async def _announce(tx: Transaction, space: Space, operation: Operation, at: dat
     _, collection = await _held(tx, space, operation)
     if _is_ours(collection, operation):
         return
-    if collection.pending or _state_of(collection) != operation.payload["seen"]:
+    seen = operation.payload.get("seen")  # operations that an earlier version began have none
+    if collection.pending or (seen is not None and _state_of(collection) != seen):
         raise CollectionChanging(retry_after=1)
     wanted = Definition.from_json(operation.payload["definition"])
     await tx.replace(tables.collections, record_definitions.announced(collection, wanted, operation.id))

@@ -81,8 +81,7 @@ async def _rehearsed(
     """All of it that happens in the directory, in one transaction."""
     operation = await write_intent(tx, org_id, new, slug, by, quarantine, None)
     if operation is not None:
-        await flip(tx, operation, by.at)
-        await end(tx, operation, by.at)
+        await operations.record_all(tx, operation, by.at)
     return await get(tx, org_id)
 
 

@@ -150,6 +150,11 @@ class Tokens:
             self._cache.put(token, verified)
         return verified.claims
 
+    def has_form(self, token: str) -> bool:
+        """Does it begin as the access tokens of this service do? Neither its signature nor its time is looked at."""
+        header, _, rest = token.partition(".")
+        return header in self._verifiers and rest.count(".") == 1
+
     def known(self, token: str) -> Claims | None:
         """The claims of a token that was verified lately and is valid now; None of any other, whatever it is."""
         verified = self._cache.get(token)

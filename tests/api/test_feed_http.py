@@ -182,6 +182,9 @@ ACCEPTED = [
     ("text/event-stream; Q=0.000", False),
     ("application/json, text/event-stream;q=0.5", False),
     ("text/*, */*", False),
+    ("text/event-stream;q=0.1, */*", False),
+    ("text/event-stream;q=0.9, application/*", False),
+    ("text/event-stream, application/json;q=0.5, */*", True),
     ("", False),
 ]
 

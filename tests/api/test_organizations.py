@@ -197,6 +197,20 @@ async def test_guesses_from_everywhere_lock_nobody_out_of_signing_up(services: S
         assert answer.status_code == 201, answer.text
 
 
+@pytest.mark.parametrize("path", ["/v1/organizations", "/org/create"])
+async def test_tokens_that_have_expired_keep_nobody_from_signing_up(services: Services, path: str) -> None:
+    """A program goes on with its own until it is told that it is of no use any more: that is no guess."""
+    async with services(signup="token", signup_token=SIGNUP_TOKEN) as service:
+        acme = await service.organization("Acme")
+        service.watch.advance(minutes=20)
+        for _ in range(12):
+            answer = await service.ask("POST", path, acme.owner, sign_up_at(path))
+            problem(answer, 401, "auth.token_invalid")
+        right = {"authorization": f"Bearer {SIGNUP_TOKEN}"}
+        answer = await service.ask("POST", path, body=sign_up_at(path), headers=right)
+        assert answer.status_code == 201, answer.text
+
+
 async def test_a_credential_of_a_caller_is_no_guess_at_the_sign_up_token(services: Services) -> None:
     async with services(signup="token", signup_token=SIGNUP_TOKEN) as service:
         acme = await service.organization("Acme")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sqlite3
 import stat
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +33,7 @@ from orgstead.model import PlacementKind, Record
 from orgstead.settings import Settings
 from orgstead.storage import DEFAULT_URL, describe, open_storage, tables
 from orgstead.storage.port import Space, Transaction
+from orgstead.storage.sqlite import engine
 from orgstead.storage.sqlite.engine import SqliteStorage
 from tests.storage_sqlite.work import ORG, SYSTEM, add, ids, stored
 
@@ -195,6 +198,44 @@ async def test_a_database_with_too_much_to_write_is_one_that_can_be_written(
     with pytest.raises(Overloaded):
         await storage.run(SYSTEM, add, "evt_1")
     await storage.check()
+
+
+async def test_a_database_that_is_being_written_is_one_that_can_be_written(
+    storage: SqliteStorage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By us, for longer than anybody waits to hear whether it is ready."""
+    monkeypatch.setattr(engine, "_PROBE_SECONDS", 0.01)
+    assert storage._writer is not None
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def long(_: sqlite3.Connection) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+
+    writing = asyncio.create_task(storage._writer.submit(long))
+    await asyncio.to_thread(begun.wait, 60)
+    await storage.check()
+    goes_on.set()
+    await writing
+
+
+async def test_whoever_asks_whether_it_can_be_written_takes_no_time_from_those_who_write(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one who asks gives up on another program's lock; a write behind it is only beginning to wait."""
+    monkeypatch.setattr(engine, "_PROBE_SECONDS", 60)
+    storage = await open_storage(f"sqlite:///{path}?busy_timeout_ms=200")
+    assert isinstance(storage, SqliteStorage)
+    await storage.migrate()
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    checking = asyncio.create_task(storage.check())
+    checking.add_done_callback(lambda _: other.execute("ROLLBACK"))
+    await asyncio.sleep(0)  # it asks first
+    await storage.run(SYSTEM, add, "evt_1")
+    await checking
+    other.close()
+    await storage.close()
 
 
 async def test_a_reader_works_beside_the_writer_and_never_writes(storage: SqliteStorage, path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -119,6 +121,22 @@ async def test_a_line_that_is_refused_stands_in_nobodys_way(
     again = await imported(shelf, lines)
     assert [o.result.value for o in again if o.line in (4, 6, 8)] == ["refused"] * 3
     assert (await shelf.usage()).records == 6
+
+
+async def test_as_many_lines_as_a_batch_has_may_stand_in_each_others_way(app: App) -> None:
+    """Each of them is refused for itself only once the one before it was: the last one is written."""
+    shelf = await Shelf.made(app)
+    await shelf.define("items", unique=[["a"]])
+    await shelf.create("items", {"a": 1}, id="there")
+    count = 150
+    lines = [*(line(number, {"a": 1}, "same") for number in range(1, count)), line(count, {}, "same")]
+    before = sys.getrecursionlimit()
+    sys.setrecursionlimit(len(inspect.stack()) + 200)  # a frame for each of them would be too many
+    try:
+        outcomes = await imported(shelf, lines)
+    finally:
+        sys.setrecursionlimit(before)
+    assert [o.result for o in outcomes] == [Result.REFUSED] * (count - 1) + [Result.CREATED]
 
 
 async def test_a_value_that_cannot_be_stored_is_its_own_lines_fault(app: App) -> None:

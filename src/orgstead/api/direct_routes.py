@@ -20,7 +20,11 @@ _WITHOUT: Final[Sequence[_Shape]] = ()
 
 
 class DirectRoutes:
-    """Finds among ``routes`` what a router would find that tries them in this order, if it is a direct one."""
+    """Finds among ``routes`` what a router would find that tries them in this order, if it is a direct one.
+
+    Raises ``ValueError`` for two that take the same path and have their fixed segments in different places: which of
+    them comes first would not be known any more.
+    """
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         self._shapes: defaultdict[tuple[str, int], list[_Shape]] = defaultdict(list)
@@ -30,6 +34,8 @@ class DirectRoutes:
                 fixed = tuple(place for place, text in enumerate(segments) if not text.startswith("{"))
                 for method in route.methods or ():
                     shapes = self._shapes[method, len(segments)]
+                    if any(shape.meets(route.path) for shape in shapes if shape.fixed != fixed):
+                        raise ValueError(f"Another route takes paths of {route.path}, too.")
                     shape = next((shape for shape in shapes if shape.fixed == fixed), None)
                     if shape is None:
                         shapes.append(shape := _Shape(fixed))
@@ -56,6 +62,14 @@ class _Shape:
         self.fixed = fixed
         self.texts: Callable[[Sequence[str]], Any] = itemgetter(*fixed)
         self.routes: dict[Any, tuple[GuardedRoute, Sequence[tuple[int, str]]]] = {}
+
+    def meets(self, path: str) -> bool:
+        """Is there a path that one of the routes takes, and that one with this template takes, too?"""
+        segments = path.split("/")
+        return any(
+            all(a == b or a[:1] == "{" or b[:1] == "{" for a, b in zip(route.path.split("/"), segments, strict=True))
+            for route, _ in self.routes.values()
+        )
 
     def add(self, route: GuardedRoute, segments: Sequence[str]) -> None:
         """Take a route, unless there is one before it that is found at all of its paths."""

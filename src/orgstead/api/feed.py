@@ -126,7 +126,8 @@ def _wants_stream(caller: Caller) -> bool:
         return False
     weights = _weights(b",".join(values_of(caller.request, b"accept")).lower())
     stream = weights.get(b"text/event-stream", 0.0)
-    return stream > 0 and stream >= weights.get(b"application/json", 0.0)
+    json = next((weights[name] for name in (b"application/json", b"application/*", b"*/*") if name in weights), 0.0)
+    return stream > 0 and stream >= json
 
 
 def _weights(accepted: bytes) -> dict[bytes, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sqlite3
 from asyncio import get_running_loop
@@ -12,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from orgstead.errors import Overloaded, StorageReadOnly
+from orgstead.errors import Overloaded, StorageBusy, StorageReadOnly
 from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access
@@ -28,6 +29,9 @@ T = TypeVar("T")
 P = ParamSpec("P")
 
 _SCANNERS = 2
+
+_PROBE_SECONDS = 0.5
+"""How long it is waited for whether a write can begin. What can only be read says so at once."""
 
 _log = logging.getLogger(__name__)
 
@@ -95,9 +99,10 @@ class SqliteStorage:
     async def _require_writes(self, writer: Writer) -> None:
         """Begin a transaction where every write does, and end it with nothing done. Raises ``StorageReadOnly``."""
         try:
-            mounted = await writer.submit(lambda _: writer.presence.is_writable(), only_rows=True)
-        except Overloaded:
-            return  # it has more to write than it can, but it writes
+            async with asyncio.timeout(_PROBE_SECONDS):
+                mounted = await writer.submit(lambda _: writer.presence.is_writable(), only_rows=True, is_probe=True)
+        except (TimeoutError, Overloaded, StorageBusy):
+            return  # there is much to write, or somebody else is writing just now: it can be written
         except StorageReadOnly:
             mounted = False
         if not mounted:

@@ -45,6 +45,8 @@ class _Unit:
     """Runs outside of any transaction: checkpoints, for instance, cannot be in one."""
     only_rows: bool
     """Changes rows if anything: where it has changed none, there is nothing to see."""
+    is_probe: bool = False
+    """Only asks whether a transaction can begin: where none can, those behind it have not had their own time yet."""
 
 
 class _Outcome(NamedTuple):
@@ -80,7 +82,12 @@ class Writer:
         self._thread.start()
 
     async def submit(
-        self, job: Callable[[sqlite3.Connection], T], *, alone: bool = False, only_rows: bool = False
+        self,
+        job: Callable[[sqlite3.Connection], T],
+        *,
+        alone: bool = False,
+        only_rows: bool = False,
+        is_probe: bool = False,
     ) -> T:
         """Have ``job`` done and return its result once it is durable; its exception where it raises.
 
@@ -95,7 +102,7 @@ class Writer:
                 raise failures.closed()
             if self._queue.qsize() >= self._max_queued:
                 raise Overloaded("The database has more writes waiting than it can do in a second.", retry_after=1.0)
-            self._queue.put(_Unit(job, future, loop, alone, only_rows))
+            self._queue.put(_Unit(job, future, loop, alone, only_rows, is_probe))
         return await future
 
     def stop(self) -> None:
@@ -128,6 +135,9 @@ class Writer:
                     self._begin()
                 except sqlite3.Error as error:
                     self._roll_back()
+                    if todo[0].is_probe:
+                        _deliver([_Outcome(todo.popleft(), failures.translated(error), None)])
+                        continue
                     self._refuse(todo, failures.translated(error))
                     return
                 bound = self._transaction(todo, bound)
