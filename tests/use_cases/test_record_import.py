@@ -131,7 +131,7 @@ async def test_as_many_lines_as_a_batch_has_may_stand_in_each_others_way(app: Ap
     count = 150
     lines = [*(line(number, {"a": 1}, "same") for number in range(1, count)), line(count, {}, "same")]
     before = sys.getrecursionlimit()
-    sys.setrecursionlimit(len(inspect.stack()) + 200)  # a frame for each of them would be too many
+    sys.setrecursionlimit(len(inspect.stack()) + 120)  # a frame for each of them would be too many
     try:
         outcomes = await imported(shelf, lines)
     finally:
