@@ -67,7 +67,7 @@ def pytest_report_header() -> list[str]:
     return lines
 
 
-HTTP_ON_SERVERS = {"postgres": 150, "mongodb": 45}
+HTTP_ON_SERVERS = {"postgres": 120, "mongodb": 45}
 """Cases of ``tests/api`` that run on each engine but the first; a case takes the stand-in for MongoDB three times as
 long. What they try is above the port, which the contract suite and the use cases hold every engine to, whole."""
 
