@@ -24,7 +24,8 @@ class Proxy:
     """``round_trips`` counts the server's answers. ``before`` and ``after`` are asked about each message of a client.
 
     Where ``before`` says so the connection is cut without the message; where ``after`` says so it is cut once the
-    server has answered it, and the answer is lost. While it is ``deaf`` what clients send goes nowhere.
+    server has answered it, and the answer is lost. While it is ``deaf`` what clients send goes nowhere. What the server
+    answers is kept back until it ``tells``.
     """
 
     port: int
@@ -33,6 +34,7 @@ class Proxy:
     after: Callable[[bytes], bool] = field(default=lambda message: False)
     cuts: int = 0
     deaf: bool = False
+    tells: asyncio.Event = field(default_factory=asyncio.Event)
 
     def url(self, url: str) -> str:
         """``url``, by way of the proxy."""
@@ -62,6 +64,7 @@ async def proxied(url: str) -> AsyncIterator[Proxy]:
 
     server = await asyncio.start_server(accepted, "127.0.0.1", 0)
     proxy = Proxy(server.sockets[0].getsockname()[1])
+    proxy.tells.set()
     try:
         yield proxy
     finally:
@@ -105,6 +108,7 @@ async def _served(
         while True:
             head = await from_server.readexactly(5)
             message = head + await from_server.readexactly(int.from_bytes(head[1:]) - 4)
+            await proxy.tells.wait()
             if head[:1] == READY:
                 proxy.round_trips += 1
                 if cut.is_set():
