@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx2
@@ -16,6 +17,7 @@ from orgstead.passwords import Passwords
 from orgstead.storage import tables
 from orgstead.throttles import Throttles
 from tests.api.actors import PASSWORD, Service, problem
+from tests.api.conftest import Services
 from tests.api.matrix import assert_decent
 from tests.api.opening import CHEAP
 from tests.apps import assert_clean, recover, space_names
@@ -24,11 +26,12 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def patient(service: Service) -> Service:
-    """A service that lets everybody wait for a password hash, so that races are decided by what they race for."""
-    service.app.__dict__["passwords"] = Passwords(**CHEAP, max_wait_seconds=60)
-    service.app.__dict__["throttles"] = Throttles(clock=service.watch, max_wait_seconds=60)
-    return service
+async def patient(services: Services, anyio_backend: str) -> AsyncIterator[Service]:
+    """A service that lets everybody wait as long as it takes, so that races are decided by what they race for."""
+    async with services(http={"allowed_hosts": ["test"], "deadline_seconds": 90}) as service:
+        service.app.__dict__["passwords"] = Passwords(**CHEAP, max_wait_seconds=60)
+        service.app.__dict__["throttles"] = Throttles(clock=service.watch, max_wait_seconds=60)
+        yield service
 
 
 def tally(answers: list[httpx2.Response]) -> dict[int, int]:
