@@ -95,7 +95,7 @@ async def pending(url: str, *, migration_url: str | None = None) -> list[tuple[i
     if files and not files[0].exists():
         from orgstead.storage import migrations
 
-        return [(migration.version, migration.title) for migration in migrations.pending(0)]
+        return migrations.told(migrations.pending(0))
     storage = await open_storage(url, migration_url=migration_url, writable=False)
     try:
         return await storage.pending()

@@ -66,8 +66,6 @@ class TableCodec(Generic[Row]):
         hints = get_type_hints(model)
         self.columns = tuple(_column(name, hints[name]) for name in table.columns)
         self.by_name = {column.name: column for column in self.columns}
-        self._encoders = {column.name: column.encode for column in self.columns if column.kind is not Kind.JSON}
-        self._integers = frozenset(column.name for column in self.columns if column.kind is Kind.INTEGER)
         self._model = model
         self._values: Callable[[Any], tuple[Any, ...]] = attrgetter(*table.columns)
         self._encode = _written_out(self.columns)
@@ -94,10 +92,8 @@ class TableCodec(Generic[Row]):
 
     def comparable(self, column: str, value: Any) -> Plain:
         """The plain value that ``column`` is compared with; None for None. Raises ``ValueError`` for a wrong column."""
-        if value is None:
-            self.column(column)
-            return None
-        return (self._encoders.get(column) or self.column(column).encode)(value)
+        found = self.column(column)
+        return None if value is None else found.encode(value)
 
     def column(self, name: str) -> Column:
         """The column ``name``, which values can be compared, sorted and grouped by; else ``ValueError``."""
@@ -108,9 +104,9 @@ class TableCodec(Generic[Row]):
 
     def integer(self, column: str, value: int) -> int:
         """``value`` as a difference or bound of an integer column. Raises ``ValueError`` for a wrong column."""
-        if column not in self._integers:
+        if self.column(column).kind is not Kind.INTEGER:
             raise ValueError(f"{self._model.__name__} has no integer column {column}.")
-        return value if type(value) is int and INT_MIN <= value <= INT_MAX else _integer(value)
+        return _integer(value)
 
     def canonical(self, values: Sequence[Any]) -> bytes:
         """The bytes that stand for a row, given its plain values, on every engine: the input of ``digest``."""

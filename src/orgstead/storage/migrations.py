@@ -6,6 +6,7 @@ of their own called ``schema_migrations``. A migration that has been released is
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,11 @@ def pending(version: int) -> tuple[Migration, ...]:
     if version > SCHEMA_VERSION:
         raise SchemaTooNew(next="install the version of orgstead that made this schema, or a newer one")
     return tuple(migration for migration in MIGRATIONS if migration.version > version)
+
+
+def told(missing: Iterable[Migration]) -> list[tuple[int, str]]:
+    """The migrations as ``port.Storage.pending`` says them."""
+    return [(migration.version, migration.title) for migration in missing]
 
 
 def added_to(table: Table[Any]) -> list[Column]:

@@ -13,6 +13,7 @@ from orgstead.errors import StorageReadOnly
 from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access
+from orgstead.storage import migrations
 from orgstead.storage.gathering import Caller, Gathering
 from orgstead.storage.mongodb import access, client, location, maintenance, schema, spaces
 from orgstead.storage.mongodb.access import Found
@@ -58,8 +59,7 @@ class MongoStorage:
         return await self._units.plainly(lambda: schema.migrate(self._server, self._clock), seconds=_UPKEEP_SECONDS)
 
     async def pending(self) -> list[tuple[int, str]]:
-        missing = await self._units.plainly(lambda: schema.pending(self._server, writable=False))
-        return [(migration.version, migration.title) for migration in missing]
+        return migrations.told(await self._units.plainly(lambda: schema.pending(self._server, writable=False)))
 
     async def check(self) -> None:
         await self._units.plainly(lambda: schema.check(self._server, writable=self._writable))

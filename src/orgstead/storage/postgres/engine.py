@@ -15,6 +15,7 @@ from orgstead.errors import OrgsteadError, OutcomeUnknown, StorageReadOnly, Tran
 from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access, PlacementKind
+from orgstead.storage import migrations
 from orgstead.storage.gathering import Caller
 from orgstead.storage.port import Digest, FoundSpace, Scope, Space, SystemScope, Table, Transaction
 from orgstead.storage.postgres import (
@@ -100,7 +101,7 @@ class PostgresStorage:
             role = await self._role()
 
         async def work(connection: Connection) -> list[tuple[int, str]]:
-            return [(migration.version, migration.title) for migration in await schema.pending(connection, role)]
+            return migrations.told(await schema.pending(connection, role))
 
         with _told_at_start(self._owner or self._place, _MIGRATION_URL if self._owner else _DATABASE_URL):
             return await self._transact(lambda pools: pools.owner or pools.units, self._begin(None, READING), work)

@@ -17,6 +17,7 @@ from orgstead.errors import Overloaded, StorageBusy, StorageReadOnly
 from orgstead.findings import Finding
 from orgstead.kit import Clock
 from orgstead.model import Access
+from orgstead.storage import migrations
 from orgstead.storage.port import Digest, FoundSpace, Scope, Space, SystemScope, Table, Transaction
 from orgstead.storage.sqlite import connections, failures, location, maintenance, schema, spaces
 from orgstead.storage.sqlite.drive import drive
@@ -87,7 +88,7 @@ class SqliteStorage:
         return await self._write(lambda connection: schema.migrate(connection, self._clock))
 
     async def pending(self) -> list[tuple[int, str]]:
-        return [(migration.version, migration.title) for migration in self._now(schema.pending)]
+        return migrations.told(self._now(schema.pending))
 
     async def check(self) -> None:
         if self._writer is not None:

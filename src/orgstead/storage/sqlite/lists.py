@@ -126,10 +126,10 @@ def find_many(
     wanted = [key for key in dict.fromkeys(keys) if None not in key]
     if not wanted:
         return []
-    if len(wanted) == 1 and unique is None:
-        found = tx.found(sql, wanted[0])
-        return [] if found is None else [found]
     if len(wanted) == 1:
+        if unique is None:
+            found = tx.found(sql, wanted[0])
+            return [] if found is None else [found]
         same, values = tx.conditions(sql, dict(zip(columns, wanted[0], strict=True)))
         return [sql.codec.decode(row) for row in tx.rows(sql.select + " AND ".join(same), values)]
     conditions, bound = tx.conditions(sql, None)

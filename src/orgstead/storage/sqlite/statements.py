@@ -89,7 +89,6 @@ class Statements(Generic[Row]):
         self.assign = ", ".join(self.equal[column] for column in self.changed)
         places = {column: place for place, column in enumerate(table.columns)}
         self.key_places = tuple(places[column] for column in table.key)
-        self._key_encoders = tuple(self.codec.by_name[column].encode for column in table.key)
         self.changed_places = tuple(places[column] for column in self.changed)
         self.version_place = places.get("version")
         self.target = target
@@ -121,18 +120,13 @@ class Statements(Generic[Row]):
 
     def key(self, values: Sequence[Any]) -> list[Any]:
         """The plain values of a key. Raises ``ValueError`` where they are not as many as its columns."""
-        if len(values) != len(self._key_encoders):
-            raise self._miscounted(self.table.key)
-        return [encode(value) for encode, value in zip(self._key_encoders, values, strict=True)]
+        return self.plain(self.table.key, values)
 
     def plain(self, columns: Sequence[str], values: Sequence[Any]) -> list[Any]:
         """The plain values of these columns. Raises ``ValueError`` where they are not as many."""
         if len(values) != len(columns):
-            raise self._miscounted(columns)
+            raise ValueError(f"Expected {len(columns)} values, for {', '.join(columns)} of {self.table.name}.")
         return [self.codec.by_name[column].encode(value) for column, value in zip(columns, values, strict=True)]
-
-    def _miscounted(self, columns: Sequence[str]) -> ValueError:
-        return ValueError(f"Expected {len(columns)} values, for {', '.join(columns)} of {self.table.name}.")
 
     def order_by(self, order: Sequence[tuple[str, bool]]) -> str:
         """``ORDER BY`` these (column, descending) pairs; empty where there is nothing left to order."""
