@@ -90,17 +90,19 @@ async def _import_window(
     app: App, collection: str, window: Sequence[Addressed], actor: Actor
 ) -> tuple[list[Told], Unavailable | None]:
     """What became of the lines, and what stopped some of them and would stop others."""
-    groups: dict[str, list[Line]] = {}
+    found = await located(app, list(dict.fromkeys(one.organization for one in window if one.organization)))
+    # By organization, not by what a line calls it: lines that name the same one differently keep their order.
+    groups: dict[str | None, tuple[Located | None, list[Line]]] = {}
     for addressed in window:
-        groups.setdefault(addressed.organization, []).append(addressed.line)
-    found = await located(app, [name for name in groups if name])
+        where = found.get(addressed.organization)
+        groups.setdefault(where and where.organization.id, (where, []))[1].append(addressed.line)
     room = asyncio.Semaphore(SIDE_BY_SIDE)
 
-    async def group(name: str, lines: Sequence[Line]) -> tuple[list[Outcome], Unavailable | None]:
+    async def group(where: Located | None, lines: Sequence[Line]) -> tuple[list[Outcome], Unavailable | None]:
         async with room:
-            return await _import_group(app, collection, found.get(name), lines, actor)
+            return await _import_group(app, collection, where, lines, actor)
 
-    ended = await kit.all_of(group(*item) for item in groups.items())
+    ended = await kit.all_of(group(*item) for item in groups.values())
     outcomes = {outcome.line: outcome for result, _ in ended for outcome in result}
     ids = {name: one.organization.id for name, one in found.items()}
     told = [Told(one.organization, ids.get(one.organization), outcomes[one.line.number]) for one in window]

@@ -97,8 +97,17 @@ async def test_lines_of_many_organizations_are_each_accounted_for(app: App) -> N
     told = [t async for batch in record_import_many.import_records(app, COLLECTION, lines, apps.TESTER) for t in batch]
     assert [one.outcome.line for one in told] == list(range(2, 12))
     results = [one.outcome.result.value for one in told]
-    assert results[:4] == ["created", results[1], "refused", "created"]
-    assert sorted([results[1], results[4]]) == ["created", "exists"], "one line of two that name bravo differently"
-    assert results[5:] == ["exists", "refused", "refused", "refused", "refused"]
+    assert results == ["created", "created", "refused", "created", "exists", "exists", *["refused"] * 4]
     assert [one.organization_id for one in told[:3]] == [acme.organization.id, bravo.organization.id, None]
     assert all(one.outcome.reason for one in told if one.outcome.result.value == "refused")
+
+
+async def test_of_lines_that_name_one_organization_differently_the_earlier_is_written(app: App) -> None:
+    """Whichever name were written first as a whole, a line of it would win that should not."""
+    acme = await apps.created(app, "Acme", external_id="x-1")
+    names = ("acme", "x-1", "x-1", acme.organization.id, acme.organization.id, "acme")
+    lines = [record_import_many.Addressed(name, Line(n, {"n": n}, f"r{n // 2}")) for n, name in enumerate(names)]
+    told = [t async for batch in record_import_many.import_records(app, COLLECTION, lines, apps.TESTER) for t in batch]
+    assert [one.outcome.result.value for one in told] == ["created", "exists"] * 3
+    assert [one.organization for one in told] == list(names), "as the lines name them"
+    assert {one.organization_id for one in told} == {acme.organization.id}
