@@ -95,7 +95,7 @@ async def _import_window(
     groups: dict[str | None, tuple[Located | None, list[Line]]] = {}
     for addressed in window:
         where = found.get(addressed.organization)
-        groups.setdefault(where and where.organization.id, (where, []))[1].append(addressed.line)
+        groups.setdefault(where.organization.id if where else None, (where, []))[1].append(addressed.line)
     room = asyncio.Semaphore(SIDE_BY_SIDE)
 
     async def group(where: Located | None, lines: Sequence[Line]) -> tuple[list[Outcome], Unavailable | None]:

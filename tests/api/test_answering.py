@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -11,13 +11,15 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from orgstead.api.answering import Cycle, _known
+from orgstead.api.answering import Cycle, _lines
+from orgstead.api.errors import render
 from orgstead.api.http_protocol import LimitedProtocol
 from orgstead.api.limits import Application, Receive, Scope, Send
+from orgstead.api.outer import Outer, OuterOptions
 
 pytestmark = pytest.mark.anyio
 
-HEADERS = [(b"content-type", b"text/plain"), (b"x-frame-options", b"DENY"), (b"x-request-id", b"req_1234")]
+HEADERS = [(b"content-type", b"text/plain"), (b"x-note", b"a"), (b"vary", b"accept")]
 LENGTH = (b"content-length", b"2")
 GET = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -51,8 +53,10 @@ async def answered(
     headers: list[tuple[bytes, bytes]],
     request: bytes = GET,
     body: Sequence[bytes] | None = None,
+    layer: Callable[[Application], Application] = lambda app: app,
 ) -> Transport:
-    """What becomes of a connection after a request, whose answer has these headers and ``ok`` or ``body`` in parts."""
+    """What becomes of a connection after a request, whose answer has these headers and ``ok`` or ``body`` in parts.
+    ``layer`` is put around the application that gives it."""
     parts = body or [b"ok" if status == 200 else b""]
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -60,7 +64,7 @@ async def answered(
         for number, part in enumerate(parts, start=1):
             await send({"type": "http.response.body", "body": part, "more_body": number < len(parts)})
 
-    return await written_by(app, protocol, request)
+    return await written_by(layer(app), protocol, request)
 
 
 def connected(app: Application, protocol: type[HttpToolsProtocol]) -> tuple[HttpToolsProtocol, Transport]:
@@ -86,7 +90,7 @@ async def written_by(app: Application, protocol: type[HttpToolsProtocol], reques
     return transport
 
 
-@pytest.mark.parametrize(
+IN_ANY_FRAMING = pytest.mark.parametrize(
     ("status", "headers", "request_"),
     [
         pytest.param(200, [*HEADERS, LENGTH], GET, id="usual"),
@@ -100,12 +104,30 @@ async def written_by(app: Application, protocol: type[HttpToolsProtocol], reques
         pytest.param(304, [(b"etag", b'"1"')], GET, id="304"),
     ],
 )
+
+
+@IN_ANY_FRAMING
 async def test_an_answer_is_written_as_uvicorn_would_write_it(
     status: int, headers: list[tuple[bytes, bytes]], request_: bytes
 ) -> None:
     expected = await answered(HttpToolsProtocol, status, headers, request_)
     found = await answered(LimitedProtocol, status, headers, request_)
     assert (found.written, found.closed) == (expected.written, expected.closed)
+
+
+@IN_ANY_FRAMING
+async def test_what_the_outer_layer_adds_as_lines_is_what_it_adds_as_headers(
+    status: int, headers: list[tuple[bytes, bytes]], request_: bytes
+) -> None:
+    named = request_.replace(b"Host: localhost", b"Host: localhost\r\nX-Request-Id: trace-1234")
+    options = OuterOptions(allowed_hosts=["localhost"], https=True)
+    expected, found = [
+        await answered(protocol, status, headers, named, layer=lambda app: Outer(app, options, render=render))
+        for protocol in (HttpToolsProtocol, LimitedProtocol)
+    ]
+    assert (found.written, found.closed) == (expected.written, expected.closed)
+    for line in (b"x-request-id: trace-1234", b"strict-transport-security: max-age=31536000; includeSubDomains"):
+        assert found.written.count(b"\r\n%b\r\n" % line) == 1
 
 
 async def test_head_and_body_are_written_at_once() -> None:
@@ -201,7 +223,7 @@ async def test_what_is_remembered_of_headers_is_bounded() -> None:
         header = (b"x-number", b"%d" % number)
         found = await answered(LimitedProtocol, 200, [header, LENGTH])
         assert b"\r\nx-number: %d\r\n" % number in found.written
-    assert len(_known) <= 256
+    assert len(_lines) <= 256
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
 from orgstead.api.access_log import AccessLog
+from orgstead.api.ended import Ended
 from orgstead.api.errors import render
 from orgstead.api.hosts import Hosts
 from orgstead.api.limits import Application, BodyOptions, Receive, Scope, Send
@@ -547,7 +548,7 @@ async def test_a_path_that_no_encoding_knows_costs_no_other_line() -> None:
     log = AccessLog(written.append)
 
     def line(path: str) -> None:
-        log.add(request_id="r", method="GET", path=path, route="x", status=200, duration=0.1, client="")
+        log.add((0, "r", "GET", path, "x", 200, 0.1, ""))
 
     line("/a")
     line("/\ud800")
@@ -573,10 +574,14 @@ async def test_metrics_know_templates_and_classes_only() -> None:
     assert "canary" not in text.lower()
 
 
+def ended(duration: float) -> Ended:
+    return (0, "r", "GET", "/", "/", 200, duration, "")
+
+
 def test_durations_fall_into_their_buckets() -> None:
     metrics = RequestMetrics()
     for duration in (0.0005, 0.001, 0.02, 99.0):
-        metrics.add("GET", "/", 200, duration)
+        metrics.add(ended(duration))
     registry = CollectorRegistry()
     registry.register(metrics)
 
@@ -590,7 +595,7 @@ def test_durations_fall_into_their_buckets() -> None:
 def test_every_request_is_counted_however_many_come_before_somebody_looks() -> None:
     metrics = RequestMetrics()
     for number in range(1, 1001):
-        metrics.add("GET", "/", 200, 0.001)
+        metrics.add(ended(0.001))
         if number in (1, 700):
             ((*_, buckets, seconds),) = metrics.snapshot()
             assert (sum(buckets), round(seconds, 6)) == (number, number / 1000)

@@ -6,16 +6,13 @@ import asyncio
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import lru_cache
-from time import time_ns
 
 import orjson
 
+from orgstead.api.ended import Ended
+
 _LONGEST_PATH = 200
 _MOST_PENDING = 1000
-
-
-_Line = tuple[int, str, str, str, str, int, float, str]
-"""When it ended, in nanoseconds, and what ``add`` was given, in that order."""
 
 
 class AccessLog:
@@ -28,18 +25,15 @@ class AccessLog:
     def __init__(self, write: Callable[[bytes], object], *, interval: float = 0.05) -> None:
         self._write = write
         self._interval = interval
-        self._pending: list[_Line] = []
+        self._pending: list[Ended] = []
         self._timer: asyncio.TimerHandle | None = None
 
-    def add(
-        self, *, request_id: str, method: str, path: str, route: str, status: int, duration: float, client: str
-    ) -> None:
-        """Take the line of a request that ends now and took ``duration`` seconds; call it in the event loop.
+    def add(self, ended: Ended) -> None:
+        """Take a request that has ended; call it in the event loop.
 
-        ``request_id`` is one of ``request_id_of``, whose characters JSON has as they are. ``path`` comes without its
-        query, which may carry what must not be logged.
+        Its id is one of ``request_id_of``, whose characters JSON has as they are.
         """
-        self._pending.append((time_ns(), request_id, method, path, route, status, duration, client))
+        self._pending.append(ended)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval, self.flush)
         elif len(self._pending) >= _MOST_PENDING:
@@ -55,9 +49,9 @@ class AccessLog:
             self._write("".join(map(_formatted, lines)).encode())
 
 
-def _formatted(line: _Line) -> str:
+def _formatted(ended: Ended) -> str:
     """The line as JSON. Put together here, because most of it repeats and need not be looked at again each time."""
-    moment, request_id, method, path, route, status, duration, client = line
+    moment, request_id, method, path, route, status, duration, client = ended
     begin, middle = _repeated(method, route, status)
     return (
         f"{_second(moment // 1_000_000_000)}{moment // 1000 % 1_000_000:06d}"

@@ -9,20 +9,45 @@ from __future__ import annotations
 
 import re
 from collections.abc import Coroutine
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from uvicorn._types import ASGISendEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from orgstead.api.limits import Message
+from orgstead.api.security_headers import AS_LINES
+
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _NOT_IN_VALUES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+_NOT_ALLOWED: Final = "An answer has a header that HTTP does not allow."
 
-_NEW_EACH_TIME: Final = frozenset({b"content-length", b"etag", b"x-request-id"})
+_NEW_EACH_TIME: Final = frozenset({b"content-length", b"etag"})
 """Headers that are hardly ever the same twice: remembering them would only push out others."""
 
 _MOST_KNOWN: Final = 256
-_known: dict[tuple[bytes, bytes], bytes] = {}
-"""The lines of headers that were judged before."""
+
+
+class _Lines(dict[tuple[bytes, bytes], bytes]):
+    """Headers as they are written, by name and value. Raises ``RuntimeError`` for those that HTTP does not allow.
+
+    What was judged once need not be judged again, until so many others have been.
+    """
+
+    def __missing__(self, header: tuple[bytes, bytes]) -> bytes:
+        name, value = header
+        if _NOT_IN_VALUES.search(value):
+            raise RuntimeError(_NOT_ALLOWED)
+        line = b"%b: %b\r\n" % header
+        if name not in _NEW_EACH_TIME:
+            if not _NAME.fullmatch(name):
+                raise RuntimeError(_NOT_ALLOWED)
+            if len(self) >= _MOST_KNOWN:
+                self.clear()
+            self[header] = line
+        return line
+
+
+_lines: Final = _Lines()
 
 _COPIED: Final = 65_536
 """Bytes of the longest body that is copied behind its head; a longer one is worth a second write."""
@@ -48,32 +73,23 @@ class Cycle(RequestResponseCycle):
             or self.disconnected
         ):
             return super().send(message)
-        return self._begin(message)
+        return self._begin(cast("Message", message))
 
-    async def _begin(self, message: HTTPResponseStartEvent) -> None:
-        length: bytes | None = None
-        lines = [STATUS_LINE[message["status"]]]
-        for header in (*self.default_headers, *message.get("headers", ())):
-            line = _known.get(header)
-            if line is None:
-                name, value = header
-                if name == b"content-length":
-                    length = value
-                elif name in (b"connection", b"transfer-encoding"):
-                    length = None
-                    break
-                line = _line(name, value) if name in _NEW_EACH_TIME else _remembered(name, value)
-            lines.append(line)
-        if length is None or not length.isdigit():
+    async def _begin(self, message: Message) -> None:
+        own, rest = message.get(AS_LINES, (None, b""))
+        headers = (*self.default_headers, *message.get("headers", ())[:own])
+        by_name = dict(headers)
+        length = by_name.get(b"content-length", b"")
+        if not length.isdigit() or b"connection" in by_name or b"transfer-encoding" in by_name:
             # Framed in another way: nothing is written yet, and uvicorn knows them all.
-            await super().send(message)
+            await super().send(cast("HTTPResponseStartEvent", message))
             return
+        end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
+        self.head = b"".join((STATUS_LINE[message["status"]], *map(_lines.__getitem__, headers), rest, end))
         self.response_started = True
         self.waiting_for_100_continue = False
         self.chunked_encoding = False
         self.expected_content_length = int(length)
-        lines.append(b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n")
-        self.head = b"".join(lines)
 
     async def _go_on(self, message: ASGISendEvent) -> None:
         head, self.head = self.head, b""
@@ -98,20 +114,3 @@ class Cycle(RequestResponseCycle):
         if not self.keep_alive:
             self.transport.close()
         self.on_response()
-
-
-def _line(name: bytes, value: bytes) -> bytes:
-    """The header as it is written. Raises RuntimeError where its value could be read as something else than one."""
-    if _NOT_IN_VALUES.search(value):
-        raise RuntimeError("An answer has a header that HTTP does not allow.")
-    return b"%b: %b\r\n" % (name, value)
-
-
-def _remembered(name: bytes, value: bytes) -> bytes:
-    """The same for any name, which is judged, too. It need not be judged again, until so many others have been."""
-    if not _NAME.fullmatch(name):
-        raise RuntimeError("An answer has a header that HTTP does not allow.")
-    if len(_known) >= _MOST_KNOWN:
-        _known.clear()
-    line = _known[name, value] = _line(name, value)
-    return line

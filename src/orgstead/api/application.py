@@ -20,6 +20,7 @@ from orgstead.api import (
     docs_page,
     faults,
     feed,
+    heads,
     management,
     me,
     operations,
@@ -33,7 +34,6 @@ from orgstead.api import (
 from orgstead.api.access_log import AccessLog
 from orgstead.api.direct_routes import DirectRoutes
 from orgstead.api.errors import render
-from orgstead.api.heads import Heads
 from orgstead.api.limits import Application, BodyOptions, Receive, Scope, Send
 from orgstead.api.metrics import RequestMetrics
 from orgstead.api.openapi import document
@@ -88,11 +88,13 @@ class Routes(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """ASGI 3."""
         route = self._direct.find(scope) if scope["type"] == "http" else None
-        if route is None:
-            await super().__call__(scope, receive, send)
-        else:
+        if route is not None:
             scope["app"], scope["route"], scope["endpoint"] = self, route, route.endpoint
             await route.app(scope, receive, send)
+        elif scope.get("method") == "HEAD":
+            await heads.as_get(self, scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     @cached_property
     def _direct(self) -> DirectRoutes:
@@ -144,7 +146,7 @@ def build(
     """
     api = routes_over(app, extra=extra, streams=streams)
     return Outer(
-        Heads(api),
+        api,
         _options(app.settings),
         render=render,
         access_log=access_log,

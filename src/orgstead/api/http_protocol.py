@@ -288,7 +288,7 @@ class LimitedProtocol(HttpToolsProtocol):
         status, headers, body = render(error, request_id)
         lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode("ascii"))]
         # The path may be what could not be read: whatever it was, this is data and no page.
-        headers = [*self.server_state.default_headers, *headers, *self.security.of("", headers)]
+        headers = [*self.server_state.default_headers, *headers, *self.security.of("", headers).headers]
         lines += [name + b": " + value for name, value in headers]
         lines += [b"x-request-id: " + request_id.encode("ascii"), b"connection: close", b"", body]
         self.transport.write(b"\r\n".join(lines))

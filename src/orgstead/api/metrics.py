@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from orgstead.api.ended import Ended
+
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the histogram's buckets, in seconds."""
 
@@ -30,18 +32,18 @@ class RequestMetrics(Collector):
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, str, int], tuple[list[int], list[float]]] = {}
-        self._pending: list[tuple[str, str, int, float]] = []
+        self._pending: list[Ended] = []
 
-    def add(self, method: str, route: str, status: int, duration: float) -> None:
-        """Count one request that took ``duration`` seconds: later, many at once, which is cheaper."""
-        self._pending.append((method, route, status, duration))
+    def add(self, ended: Ended) -> None:
+        """Count a request that has ended: later, many at once, which is cheaper."""
+        self._pending.append(ended)
         if len(self._pending) >= _MOST_PENDING:
             self._count()
 
     def _count(self) -> None:
         """Count what is pending."""
         pending, self._pending = self._pending, []
-        for method, route, status, duration in pending:
+        for _, _, method, _, route, status, duration, _ in pending:
             key = (method if method in METHODS else "other", route, status // 100)
             series = self._series.get(key)
             if series is None:

@@ -22,7 +22,7 @@ from orgstead.api.limits import Application, BodyOptions, BodyReader, Disconnect
 from orgstead.api.metrics import RequestMetrics
 from orgstead.api.proxies import Network, Proxies
 from orgstead.api.request_ids import request_id_of
-from orgstead.api.security_headers import SecurityHeaders
+from orgstead.api.security_headers import AS_LINES, SecurityHeaders
 from orgstead.errors import (
     DeadlineExceeded,
     InternalError,
@@ -153,19 +153,12 @@ class Outer:
         # The whole template only where routes are declared with their whole paths: FastAPI's route does not know the
         # prefix that it was included under.
         route = getattr(scope.get("route"), "path", UNMATCHED)
-        method: str = scope["method"]
+        client = scope["client"][0] if scope["client"] else ""
+        ended = (time.time_ns(), request_id, scope["method"], scope["path"], route, status, duration, client)
         if self._metrics is not None:
-            self._metrics.add(method, route, status, duration)
+            self._metrics.add(ended)
         if self._access_log is not None:
-            self._access_log.add(
-                request_id=request_id,
-                method=method,
-                path=scope["path"],
-                route=route,
-                status=status,
-                duration=duration,
-                client=scope["client"][0] if scope["client"] else "",
-            )
+            self._access_log.add(ended)
 
 
 class _Answer:
@@ -196,11 +189,10 @@ class _Answer:
             self.status = message["status"]
             self._deadlines.leave(self._task)
             headers = message.get("headers", ())
-            message["headers"] = [
-                *headers,
-                (b"x-request-id", self._request_id.encode("ascii")),
-                *self._security.of(self._path, headers),
-            ]
+            request_id = self._request_id.encode("ascii")
+            added = self._security.of(self._path, headers)
+            message["headers"] = [*headers, (b"x-request-id", request_id), *added.headers]
+            message[AS_LINES] = len(headers), b"x-request-id: %b\r\n%b" % (request_id, added.lines)
         return self._send(message)
 
     async def refuse(self, rendered: Rendered) -> None:

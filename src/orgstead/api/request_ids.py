@@ -6,7 +6,7 @@ import os
 import re
 
 _SANE = re.compile(rb"[A-Za-z0-9._-]{8,64}")
-_DIGITS = 24
+_BYTES = 12
 _AT_ONCE = 64
 
 _drawn: list[str] = []
@@ -20,8 +20,8 @@ def new_request_id() -> str:
     try:
         return _drawn.pop()
     except IndexError:
-        digits = os.urandom(_DIGITS // 2 * _AT_ONCE).hex()
-        first, *others = (f"req_{digits[at : at + _DIGITS]}" for at in range(0, len(digits), _DIGITS))
+        digits = os.urandom(_BYTES * _AT_ONCE).hex(" ", _BYTES)
+        first, *others = f"req_{digits.replace(' ', ' req_')}".split()
         _drawn.extend(others)
         return first
 

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Final, NamedTuple
 
-Headers = list[tuple[bytes, bytes]]
+AS_LINES: Final = "orgstead.header_lines"
+"""In the message that begins an answer: how many of its headers there are before those that it has as lines, too, and
+these lines. A server that knows this writes them as they are; any other has the headers."""
+
+Header = tuple[bytes, bytes]
 
 _API_POLICY = b"default-src 'none'; frame-ancestors 'none'"
 _DOCS_POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
     b"font-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+
+class Added(NamedTuple):
+    """Headers to add to an answer, and the lines that they are."""
+
+    headers: Sequence[Header]
+    lines: bytes
 
 
 class SecurityHeaders:
@@ -23,7 +35,7 @@ class SecurityHeaders:
     """
 
     def __init__(self, *, https: bool, docs_path: str = "/docs") -> None:
-        common: Headers = [
+        common: list[Header] = [
             (b"x-content-type-options", b"nosniff"),
             (b"x-frame-options", b"DENY"),
             (b"referrer-policy", b"no-referrer"),
@@ -31,19 +43,21 @@ class SecurityHeaders:
         ]
         if https:
             common.append((b"strict-transport-security", b"max-age=31536000; includeSubDomains"))
-        self._api: Headers = [*common, (b"content-security-policy", _API_POLICY)]
-        self._api_uncached: Headers = [*self._api, (b"cache-control", b"no-store")]
+        api = [*common, (b"content-security-policy", _API_POLICY)]
+        self._api = _added(api)
+        self._api_uncached = _added([*api, (b"cache-control", b"no-store")])
         # Only a page has a window that others could hold on to.
         window = (b"cross-origin-opener-policy", b"same-origin")
-        self._docs: Headers = [*common, (b"content-security-policy", _DOCS_POLICY), window]
+        self._docs = _added([*common, (b"content-security-policy", _DOCS_POLICY), window])
         self._docs_path = docs_path
         self._below_docs = docs_path + "/"
 
-    def of(self, path: str, headers: Iterable[tuple[bytes, bytes]]) -> Headers:
+    def of(self, path: str, headers: Iterable[Header]) -> Added:
         """What to add to the ``headers`` of an answer for ``path``. ``no-store`` unless the answer says otherwise."""
         if path.startswith(self._docs_path) and (path == self._docs_path or path.startswith(self._below_docs)):
             return self._docs
-        for name, _ in headers:
-            if name == b"cache-control":
-                return self._api
-        return self._api_uncached
+        return self._api if b"cache-control" in dict(headers) else self._api_uncached
+
+
+def _added(headers: Sequence[Header]) -> Added:
+    return Added(headers, b"".join(b"%b: %b\r\n" % header for header in headers))
