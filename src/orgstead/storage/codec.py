@@ -8,7 +8,7 @@ went in is refused with ``InvalidValue`` (promise 5 of the port).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import Enum, StrEnum
@@ -67,8 +67,10 @@ class TableCodec(Generic[Row]):
         self.columns = tuple(_column(name, hints[name]) for name in table.columns)
         self.by_name = {column.name: column for column in self.columns}
         self._model = model
+        self._key = table.key
         self._values: Callable[[Any], tuple[Any, ...]] = attrgetter(*table.columns)
-        self._encode = _written_out(self.columns)
+        self._encode = _written_out(self.columns, [f"given.{name}" for name in table.columns])
+        self._encoders: dict[tuple[str, ...], Callable[[Any], list[Plain]]] = {}
         self.decode: Callable[[Sequence[Any]], Row] = _read_back(model, self.columns)
         """The row of these plain values, in the order of ``table.columns``."""
 
@@ -90,6 +92,20 @@ class TableCodec(Generic[Row]):
             raise TypeError(f"Rows of {self._model.__name__} can be changed, so they cannot be shared.")
         return lru_cache(maxsize=4096)(self.decode)
 
+    def key(self, values: Sequence[Any]) -> list[Plain]:
+        """``plain`` of the key's columns."""
+        return self.plain(self._key, values)
+
+    def plain(self, columns: tuple[str, ...], values: Sequence[Any]) -> list[Plain]:
+        """The plain values of these columns. Raises ``ValueError`` where they are not as many, and ``InvalidValue``."""
+        if len(values) != len(columns):
+            raise ValueError(f"Expected {len(columns)} values of {self._model.__name__}, for {', '.join(columns)}.")
+        encode = self._encoders.get(columns)
+        if encode is None:
+            found = [self.by_name[column] for column in columns]
+            encode = self._encoders[columns] = _written_out(found, [f"given[{n}]" for n in range(len(found))])
+        return encode(values)
+
     def comparable(self, column: str, value: Any) -> Plain:
         """The plain value that ``column`` is compared with; None for None. Raises ``ValueError`` for a wrong column."""
         found = self.column(column)
@@ -104,9 +120,13 @@ class TableCodec(Generic[Row]):
 
     def integer(self, column: str, value: int) -> int:
         """``value`` as a difference or bound of an integer column. Raises ``ValueError`` for a wrong column."""
+        self.check_integer(column)
+        return integer(value)
+
+    def check_integer(self, column: str) -> None:
+        """Raise ``ValueError`` unless ``column`` is an integer column."""
         if self.column(column).kind is not Kind.INTEGER:
             raise ValueError(f"{self._model.__name__} has no integer column {column}.")
-        return _integer(value)
 
     def canonical(self, values: Sequence[Any]) -> bytes:
         """The bytes that stand for a row, given its plain values, on every engine: the input of ``digest``."""
@@ -139,20 +159,21 @@ _AT_ONCE = {
 """What is true of the values that need no encoding: nearly all of them."""
 
 
-def _written_out(columns: Sequence[Column]) -> Callable[[Any], list[Plain]]:
-    """A function that encodes a whole row, made the way dataclasses make theirs.
+def _written_out(columns: Sequence[Column], values: Sequence[str]) -> Callable[[Any], list[Plain]]:
+    """A function that encodes the values of these columns, made the way dataclasses make theirs. ``values`` are the
+    expressions for them, in terms of what the function is ``given``.
 
     It looks at the usual values in place and calls a column's ``encode`` for the others, which takes a third of the
     time of calling it for each: encoding is most of what a bulk import does in Python.
     """
     namespace: dict[str, Any] = {"INT_MIN": INT_MIN, "INT_MAX": INT_MAX, "NUL": "\0"}
-    lines = ["def encode(row):"]
-    for number, column in enumerate(columns):
+    lines = ["def encode(given):"]
+    for number, (column, value) in enumerate(zip(columns, values, strict=True)):
         namespace[f"encode_{number}"] = column.encode
         tests = ["v is None"] if column.nullable else []
         if column.decode is None and column.kind in _AT_ONCE:
             tests.append(_AT_ONCE[column.kind])
-        lines.append(f"    v = row.{column.name}")
+        lines.append(f"    v = {value}")
         otherwise = f"encode_{number}(v)"
         lines.append(
             f"    v{number} = v if {' or '.join(tests)} else {otherwise}" if tests else f"    v{number} = {otherwise}"
@@ -203,7 +224,7 @@ def _conversion(name: str, hint: Any) -> tuple[Kind, Encoder, Decoder | None]:
     if hint is bool:
         return Kind.BOOLEAN, _boolean, bool
     if hint is int:
-        return Kind.INTEGER, _integer, None
+        return Kind.INTEGER, integer, None
     if hint is float:
         return Kind.REAL, _real, None
     if hint is datetime:
@@ -263,7 +284,8 @@ def _boolean(value: Any) -> int:
     raise InvalidValue("The value must be true or false.")
 
 
-def _integer(value: Any) -> int:
+def integer(value: Any) -> int:
+    """``value``, which must be an integer of 64 bits. Raises ``InvalidValue``."""
     if type(value) is not int:
         raise InvalidValue("The value must be an integer.")
     if not INT_MIN <= value <= INT_MAX:
@@ -288,9 +310,14 @@ def _milliseconds(value: Any) -> int:
         raise InvalidValue("The value must be a time.")
     if value.tzinfo is not UTC and value.utcoffset() != timedelta(0):
         raise InvalidValue("A time must be in UTC.")
-    if value.microsecond % 1000:
+    return _since_epoch(value)
+
+
+@lru_cache(maxsize=8192)
+def _since_epoch(moment: datetime) -> int:
+    if moment.microsecond % 1000:
         raise InvalidValue("A time must be in whole milliseconds.")
-    return (value - _EPOCH) // _MILLISECOND
+    return (moment - _EPOCH) // _MILLISECOND
 
 
 @lru_cache(maxsize=8192)
@@ -307,30 +334,29 @@ def _json(value: Any) -> str:
     return orjson.dumps(value).decode()
 
 
-def _check_json(value: Any, depth: int) -> None:
+def _check_json(container: dict[Any, Any] | list[Any], depth: int) -> None:
     """Refuse what JSON or one of the engines would lose. Exact types: a subclass would not come back as itself."""
-    kind = type(value)
-    if kind is str:
-        if not value.isascii() or "\0" in value:
-            _text(value)
-    elif kind is int:
-        _integer(value)
-    elif kind is float:
-        if not math.isfinite(value):
-            raise InvalidValue("Numbers in JSON must be finite.")
-    elif kind is dict:
-        if depth > MAX_JSON_DEPTH:
-            raise InvalidValue(f"JSON must not be nested deeper than {MAX_JSON_DEPTH} levels.")
-        for key, item in value.items():
+    if depth > MAX_JSON_DEPTH:
+        raise InvalidValue(f"JSON must not be nested deeper than {MAX_JSON_DEPTH} levels.")
+    items: Iterable[Any] = container
+    if type(container) is dict:
+        items = container.values()
+        for key in container:
             if type(key) is not str:
                 raise InvalidValue("The keys of a JSON object must be text.")
             if not key.isascii() or "\0" in key:
                 _text(key)
+    for item in items:
+        kind = type(item)
+        if kind is str:
+            if not item.isascii() or "\0" in item:
+                _text(item)
+        elif kind is int:
+            integer(item)
+        elif kind is dict or kind is list:
             _check_json(item, depth + 1)
-    elif kind is list:
-        if depth > MAX_JSON_DEPTH:
-            raise InvalidValue(f"JSON must not be nested deeper than {MAX_JSON_DEPTH} levels.")
-        for item in value:
-            _check_json(item, depth + 1)
-    elif value is not None and kind is not bool:
-        raise InvalidValue("The value has a type that JSON does not know.")
+        elif kind is float:
+            if not math.isfinite(item):
+                raise InvalidValue("Numbers in JSON must be finite.")
+        elif item is not None and kind is not bool:
+            raise InvalidValue("The value has a type that JSON does not know.")

@@ -140,7 +140,7 @@ class Layout(Generic[Row]):
 
     def id(self, key: Sequence[Any]) -> Any:
         """The ``_id`` of these values. Raises ``ValueError`` where they are not as many as the key's columns."""
-        return self.id_of(self.plain(self.table.key, key))
+        return self.id_of(self.codec.key(key))
 
     def id_of(self, plain: Sequence[Any]) -> Any:
         """The ``_id`` of these plain values of the key's columns."""
@@ -150,12 +150,6 @@ class Layout(Generic[Row]):
 
     def _parts(self, plain: Sequence[Any]) -> list[str]:
         return [*self._mark, *(_PARTS[c.kind](value) for c, value in zip(self._keys, plain, strict=False))]
-
-    def plain(self, columns: Sequence[str], values: Sequence[Any]) -> list[Any]:
-        """The plain values of these columns. Raises ``ValueError`` where they are not as many."""
-        if len(values) != len(columns):
-            raise ValueError(f"Expected {len(columns)} values, for {', '.join(columns)} of {self.table.name}.")
-        return [self.codec.by_name[column].encode(value) for column, value in zip(columns, values, strict=True)]
 
     def comparable(self, column: str, value: Any) -> Any:
         """The BSON value that ``column`` is compared with. Raises ``ValueError`` for a wrong column."""

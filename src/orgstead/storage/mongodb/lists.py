@@ -152,7 +152,7 @@ async def find_many(
     weight = weighed_by(table, max_weight)
     layout, collection = tx.place(table)
     columns = columns_named(table, unique)
-    wanted = [layout.plain(columns, key) for key in dict.fromkeys(keys) if None not in key]
+    wanted = [layout.codec.plain(columns, key) for key in dict.fromkeys(keys) if None not in key]
     scope = table.scope if tx.org_id is not None else None
     if scope in columns:
         place = columns.index(scope)

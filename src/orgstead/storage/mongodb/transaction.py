@@ -177,7 +177,7 @@ class MongoTransaction(Unit):
         layout, collection = self.place(table)
         if self.org_id is not None and any(key[table.key.index(table.scope or "")] != self.org_id for key in keys):
             raise NotFound
-        wanted = [layout.id_of(layout.plain(table.key, key)) for key in keys]
+        wanted = [layout.id(key) for key in keys]
         for begin in range(0, len(wanted), MAX_KEYS):
             part = wanted[begin : begin + MAX_KEYS]
             self._touches(collection, part[0])
@@ -304,7 +304,7 @@ class MongoTransaction(Unit):
         self.touched = collection.name, repr(what)
 
     def _by_key(self, layout: Layout[Any], key: Sequence[Any]) -> Document | None:
-        layout.plain(layout.table.key, key)
+        layout.codec.key(key)
         return self._identity(layout, dict(zip(layout.table.key, key, strict=True)))
 
     def _identity(self, layout: Layout[Any], where: Mapping[str, Any]) -> Document | None:

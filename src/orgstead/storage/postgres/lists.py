@@ -153,7 +153,7 @@ async def find_many(
     check_keys(keys)
     sql = tx.statements(table)
     columns = columns_named(table, unique)
-    wanted = [sql.plain(columns, key) for key in dict.fromkeys(keys) if None not in key]
+    wanted = [sql.codec.plain(columns, key) for key in dict.fromkeys(keys) if None not in key]
     if not wanted:
         return []
     values = Values()

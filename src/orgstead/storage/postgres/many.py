@@ -53,7 +53,7 @@ async def replace_many(tx: PostgresTransaction, table: Table[Row], rows: Sequenc
 async def remove_many(tx: PostgresTransaction, table: Table[Row], keys: Sequence[tuple[Any, ...]]) -> None:
     """``Transaction.remove_many``."""
     sql = tx.statements(table)
-    for part in _parts([sql.key(key) for key in keys]):
+    for part in _parts([sql.codec.key(key) for key in keys]):
         values = Values()
         wanted = sql.unnested(table.key, part, values)
         same = " AND ".join(f"stored.{quoted(column)} = wanted.{quoted(column)}" for column in table.key)

@@ -154,16 +154,6 @@ class Statements(Generic[Row]):
     def replace(self, scoped: bool) -> str:
         return self._replace[scoped]
 
-    def key(self, values: Sequence[Any]) -> list[Any]:
-        """The plain values of a key. Raises ``ValueError`` where they are not as many as its columns."""
-        return self.plain(self.table.key, values)
-
-    def plain(self, columns: Sequence[str], values: Sequence[Any]) -> list[Any]:
-        """The plain values of these columns. Raises ``ValueError`` where they are not as many."""
-        if len(values) != len(columns):
-            raise ValueError(f"Expected {len(columns)} values, for {', '.join(columns)} of {self.table.name}.")
-        return [self.codec.by_name[column].encode(value) for column, value in zip(columns, values, strict=True)]
-
     def unnested(self, columns: Sequence[str], rows: Sequence[Sequence[Any]], values: Values) -> str:
         """Rows of values as a table to select from: ``unnest($1::text[], …)``. ``columns`` say of which types."""
         arrays = zip(*rows, strict=True) if rows else [()] * len(columns)

@@ -106,7 +106,7 @@ class PostgresTransaction(Unit):
     @verb(writes=True)
     async def remove(self, table: Table[Row], *key: Any) -> None:
         sql = self.statements(table)
-        if not await self.count(sql.remove(self.within_organization), self.scoped(sql.key(key)), table):
+        if not await self.count(sql.remove(self.within_organization), self.scoped(sql.codec.key(key)), table):
             raise NotFound
 
     @verb(writes=True)
@@ -157,7 +157,7 @@ class PostgresTransaction(Unit):
             for column, delta in deltas.items()
             if not (table.versioned and column == "version")  # it grows by one with every write, whoever asks
         }
-        identity = dict(zip(table.key, sql.key(key), strict=True))
+        identity = dict(zip(table.key, sql.codec.key(key), strict=True))
         conditions = [f"{quoted(column)} = {values.bind(value)}" for column, value in identity.items()]
         conditions.append(self.conditions(sql, where, values))
         for column, most in (at_most or {}).items():
@@ -260,7 +260,7 @@ class PostgresTransaction(Unit):
         return True
 
     async def _one(self, sql: Statements[Row], text: str, key: tuple[Any, ...]) -> Row:
-        rows = await self.rows(text, self.scoped(sql.key(key)))
+        rows = await self.rows(text, self.scoped(sql.codec.key(key)))
         if not rows:
             raise NotFound
         return sql.codec.decode(rows[0])

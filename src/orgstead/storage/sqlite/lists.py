@@ -133,7 +133,7 @@ def find_many(
         same, values = tx.conditions(sql, dict(zip(columns, wanted[0], strict=True)))
         return [sql.codec.decode(row) for row in tx.rows(sql.select + " AND ".join(same), values)]
     conditions, bound = tx.conditions(sql, None)
-    values = [value for key in wanted for value in sql.plain(columns, key)]
+    values = [value for key in wanted for value in sql.codec.plain(columns, key)]
     # CROSS JOIN fixes the order: one search for each key. Left to choose, SQLite may scan the table instead.
     parts = [f"wanted.{quoted(f'column{n}')}" for n in range(1, len(columns) + 1)]
     matches = [f"{sql.target}.{quoted(column)} = {part}" for column, part in zip(columns, parts, strict=True)]

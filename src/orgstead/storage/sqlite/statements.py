@@ -105,10 +105,13 @@ class Statements(Generic[Row]):
 
         ``where`` are further conditions. Each of ``bounds`` is a column and whether it is bounded as it will be. Its
         values are: the deltas, the key, the conditions' values, and for each bound the delta, if any, and the bound.
+        Raises ``ValueError`` for a column that is not of integers.
         """
         at = (deltas, where, bounds, scoped)
         text = self._adjusting.get(at)
         if text is None:
+            for column in (*deltas, *(column for column, _ in bounds)):
+                self.codec.check_integer(column)
             sums = {column: f"{quoted(column)} + ?" for column in deltas}
             assign = [f"{quoted(column)} = {added}" for column, added in sums.items()]
             if self.table.versioned:
@@ -117,16 +120,6 @@ class Statements(Generic[Row]):
             conditions = " AND ".join([self.by_key(scoped), *where, *limits])
             text = self._adjusting[at] = f"{self.update}{', '.join(assign)} WHERE {conditions}"
         return text
-
-    def key(self, values: Sequence[Any]) -> list[Any]:
-        """The plain values of a key. Raises ``ValueError`` where they are not as many as its columns."""
-        return self.plain(self.table.key, values)
-
-    def plain(self, columns: Sequence[str], values: Sequence[Any]) -> list[Any]:
-        """The plain values of these columns. Raises ``ValueError`` where they are not as many."""
-        if len(values) != len(columns):
-            raise ValueError(f"Expected {len(columns)} values, for {', '.join(columns)} of {self.table.name}.")
-        return [self.codec.by_name[column].encode(value) for column, value in zip(columns, values, strict=True)]
 
     def order_by(self, order: Sequence[tuple[str, bool]]) -> str:
         """``ORDER BY`` these (column, descending) pairs; empty where there is nothing left to order."""

@@ -17,6 +17,7 @@ from orgstead.errors import (
     StaleRow,
 )
 from orgstead.storage import space_names
+from orgstead.storage.codec import integer
 from orgstead.storage.port import Scope, Table
 from orgstead.storage.sqlite import failures, lists
 from orgstead.storage.sqlite.access import ABOUT_CALLERS
@@ -185,9 +186,7 @@ class SqliteTransaction(Unit):
         at_most: Mapping[str, int] | None = None,
     ) -> bool:
         sql = self.statements(table)
-        integer = sql.codec.integer
-        added = [integer(column, delta) for column, delta in deltas.items()]
-        plain = sql.key(key)
+        plain = sql.codec.key(key)
         self._note(sql, plain[0])
         _, identity = self._by_key(sql, plain)
         conditions, values = self.conditions(sql, where, scoped=False)
@@ -196,10 +195,10 @@ class SqliteTransaction(Unit):
             grows = column in deltas
             if grows:
                 values.append(deltas[column])
-            values.append(integer(column, most))
+            values.append(integer(most))
             bounds.append((column, grows))
         text = sql.adjusting(tuple(deltas), tuple(conditions), tuple(bounds), scoped=self.org_id is not None)
-        return bool(self.count(text, [*added, *identity, *values]))
+        return bool(self.count(text, [*map(integer, deltas.values()), *identity, *values]))
 
     @_verb(writes=False)
     def page(
@@ -262,7 +261,7 @@ class SqliteTransaction(Unit):
 
     def found(self, sql: Statements[Row], key: tuple[Any, ...]) -> Row | None:
         """The row of this key, if the scope has it."""
-        condition, values = self._by_key(sql, sql.key(key))
+        condition, values = self._by_key(sql, sql.codec.key(key))
         rows = self.rows(sql.select + condition, values)
         return sql.codec.decode(rows[0]) if rows else None
 
@@ -339,7 +338,7 @@ class SqliteTransaction(Unit):
         raise StaleRow if self.rows(sql.exists + condition, identity) else NotFound
 
     def _remove(self, sql: Statements[Row], key: tuple[Any, ...]) -> None:
-        plain = sql.key(key)
+        plain = sql.codec.key(key)
         self._note(sql, plain[0])
         condition, values = self._by_key(sql, plain)
         if not self.count(sql.delete + condition, values):
