@@ -15,7 +15,7 @@ from typing import Any
 from orgstead.cli import dry
 from orgstead.cli.errors import UsageError
 from orgstead.cli.output import Format, Output, Printer, counted, csv_cell
-from orgstead.errors import LinesRefused, StorageFull, Unavailable
+from orgstead.errors import FileExists, LinesRefused, StorageFull, Unavailable
 
 REFUSED = "refused"
 SHOWN_REFUSALS = 20
@@ -139,7 +139,7 @@ class Account:
 
 @contextmanager
 def report(path: Path | None, columns: Sequence[str]) -> Iterator[Any]:
-    """A writer of rows into a new CSV file; None without a path. Raises ``UsageError``."""
+    """A writer of rows into a new CSV file; None without a path. Raises ``FileExists``, ``UsageError``."""
     if path is None:
         yield None
         return
@@ -149,7 +149,7 @@ def report(path: Path | None, columns: Sequence[str]) -> Iterator[Any]:
             writer.writerow(columns)
             yield writer
     except FileExistsError:
-        raise UsageError("The report's file exists already.", next="name another file for --report") from None
+        raise FileExists(next="name another file for --report") from None
     except OSError as error:
         raise UsageError(f"The report cannot be written: {error.strerror}.") from None
 
