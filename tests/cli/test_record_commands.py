@@ -281,6 +281,8 @@ def test_records_are_listed_queried_and_exported(cli: Run, folder: Path) -> None
         (("record", "get", "x", *GOODS), 5),
         (("record", "query", *GOODS, "--where", "{"), 2),
         (("record", "query", *GOODS, "--where", '{"$where": "1"}'), 2),
+        (("record", "query", *GOODS, "--where", '{"field": "a", "field": "b", "eq": 1}'), 2),
+        (("record", "query", *GOODS, "--where", "\udcff"), 2),
         (("record", "export", *GOODS), 5),
         (("record", "export", *GOODS, "x.txt"), 2),
         (("record", "list", "--org", "acme", "-c", "../../x"), 5),
@@ -307,6 +309,18 @@ def test_collections_are_defined_and_shown(cli: Run, folder: Path) -> None:
     assert cli("collection", "define", "goods", "--org", "acme", "--file", "d.json").code == 0
     assert cli("collection", "list", "--org", "acme", "-o", "id").out == "goods\n"
     assert cli("collection", "define", "goods", "--org", "acme", "--file", "d.json", "--index", "b").code == 2
+
+
+@pytest.mark.parametrize("option", ["--file", "--schema"])
+def test_a_definition_whose_member_comes_twice_is_none(cli: Run, folder: Path, option: str) -> None:
+    """Which of them counts would be the parser's choice; the API refuses it, too."""
+    (folder / "d.json").write_text('{\n"unique": [["a"]],\n"unique": []}')
+    result = cli("collection", "define", "goods", "--org", "acme", option, "d.json")
+    assert (result.code, result.out) == (2, "")
+    assert "An object in the file d.json has the same member twice." in result.err
+    (folder / "d.json").write_text('{\n"unique": [["a"]\n}')
+    assert "(line 3, column 1)" in cli("collection", "define", "goods", "--org", "acme", option, "d.json").err
+    assert cli("collection", "list", "--org", "acme", "--json").out == "[]\n"
 
 
 # --- archives ---------------------------------------------------------------------------------------------------------

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any
 
-import orjson
 import typer
 
 from orgstead import organizations
+from orgstead.api import strict_json
 from orgstead.app import App
 from orgstead.cli.errors import UsageError
 from orgstead.cli.local import SCOPE
-from orgstead.errors import NotFound
+from orgstead.errors import MalformedRequest, NotFound
 from orgstead.organizations import Located
 
 Org = Annotated[
@@ -32,18 +32,18 @@ async def organization(app: App, which: str) -> Located:
 
 
 def json_option(text: str, option: str) -> Any:
-    """The value of an option that takes JSON. Raises ``UsageError``."""
+    """The value of an option that takes JSON, as strict as the API. Raises ``UsageError``."""
     try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError:
-        raise UsageError(f"{option} is not JSON.", next=f"quote it for your shell: {option} '{{…}}'") from None
+        return strict_json.decode(text.encode(errors="surrogateescape"), what=f"value of {option}")
+    except MalformedRequest as error:
+        raise UsageError(error.detail, next=f"quote it for your shell: {option} '{{…}}'") from None
 
 
 def json_file(path: Path) -> Any:
-    """What a file of JSON holds. Raises ``UsageError``."""
+    """What a file of JSON holds, as strict as the API. Raises ``UsageError``."""
     try:
-        return orjson.loads(path.read_bytes())
+        return strict_json.decode(path.read_bytes(), what=f"file {path.name}")
     except OSError as error:
         raise UsageError(f"The file {path.name} cannot be read: {error.strerror}.") from None
-    except orjson.JSONDecodeError:
-        raise UsageError(f"The file {path.name} is not JSON.") from None
+    except MalformedRequest as error:
+        raise UsageError(error.detail) from None
