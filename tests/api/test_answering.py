@@ -96,6 +96,7 @@ IN_ANY_FRAMING = pytest.mark.parametrize(
         pytest.param(200, [*HEADERS, LENGTH], GET, id="usual"),
         pytest.param(200, HEADERS, GET, id="no length"),
         pytest.param(200, [*HEADERS, (b"transfer-encoding", b"chunked")], GET, id="chunked"),
+        pytest.param(200, [*HEADERS, LENGTH, (b"transfer-encoding", b"chunked")], GET, id="chunked with a length"),
         pytest.param(200, [LENGTH, (b"connection", b"close")], GET, id="close"),
         pytest.param(200, [*HEADERS, LENGTH], b"GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", id="HTTP/1.0"),
         pytest.param(200, [*HEADERS, LENGTH], GET.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"), id="closing"),
@@ -239,9 +240,12 @@ async def test_what_is_remembered_of_headers_is_bounded() -> None:
         (b"etag", b"a\r\nb"),
     ],
 )
-async def test_what_is_no_header_is_never_written_not_even_the_second_time(header: tuple[bytes, bytes]) -> None:
+@pytest.mark.parametrize("others", [[LENGTH], [], [LENGTH, (b"transfer-encoding", b"chunked")]])
+async def test_what_is_no_header_is_never_written_not_even_the_second_time(
+    header: tuple[bytes, bytes], others: list[tuple[bytes, bytes]]
+) -> None:
     for _ in range(2):
-        found = await answered(LimitedProtocol, 200, [header, LENGTH])
+        found = await answered(LimitedProtocol, 200, [header, *others])
         assert found.written.startswith(b"HTTP/1.1 500 ")
         assert b"set-cookie" not in found.written
         assert b"x-note" not in found.written.lower()

@@ -548,7 +548,7 @@ async def test_a_path_that_no_encoding_knows_costs_no_other_line() -> None:
     log = AccessLog(written.append)
 
     def line(path: str) -> None:
-        log.add((0, "r", "GET", path, "x", 200, 0.1, ""))
+        log.add(ended(0.1, path))
 
     line("/a")
     line("/\ud800")
@@ -574,8 +574,8 @@ async def test_metrics_know_templates_and_classes_only() -> None:
     assert "canary" not in text.lower()
 
 
-def ended(duration: float) -> Ended:
-    return (0, "r", "GET", "/", "/", 200, duration, "")
+def ended(duration: float, path: str = "/") -> Ended:
+    return Ended(moment=0, request_id="r", method="GET", path=path, route="/", status=200, duration=duration, client="")
 
 
 def test_durations_fall_into_their_buckets() -> None:

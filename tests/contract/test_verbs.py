@@ -294,6 +294,20 @@ async def test_unknown_columns_are_a_mistake(storage: Storage) -> None:
             await look(storage, SYSTEM, verb, memberships, **kwargs)
 
 
+@pytest.mark.parametrize("column", ["error", "created_at", 'attempts" = 1 --'])
+@pytest.mark.parametrize("argument", ["deltas", "at_most"])
+async def test_only_integers_are_adjusted(storage: Storage, argument: str, column: str) -> None:
+    """Some engines would take text for a number. Asked twice, because what an engine made of it may be kept."""
+    org = org_id()
+    row = sample(operations, org)
+    await do(storage, OrgScope(org), "add", operations, row)
+    asked: dict[str, Any] = {"deltas": {"attempts": 1}, argument: {column: 1}}
+    for _ in range(2):
+        with pytest.raises(ValueError):  # noqa: PT011  # which words an engine finds is its own
+            await do(storage, OrgScope(org), "adjust", operations, *key_of(operations, row), **asked)
+    assert await look(storage, OrgScope(org), "get", operations, *key_of(operations, row)) == row
+
+
 # --- many rows at once ------------------------------------------------------------------------------------------------
 
 MANY = [table for table in TABLES if table.key != (table.scope,)]

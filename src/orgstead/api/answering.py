@@ -14,8 +14,7 @@ from typing import Any, Final, cast
 from uvicorn._types import ASGISendEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from orgstead.api.limits import Message
-from orgstead.api.security_headers import AS_LINES
+from orgstead.api.limits import AS_LINES, Message
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _NOT_IN_VALUES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -78,6 +77,7 @@ class Cycle(RequestResponseCycle):
     async def _begin(self, message: Message) -> None:
         own, rest = message.get(AS_LINES, (None, b""))
         headers = (*self.default_headers, *message.get("headers", ())[:own])
+        lines = [*map(_lines.__getitem__, headers)]  # judged, however the answer is framed
         by_name = dict(headers)
         length = by_name.get(b"content-length", b"")
         if not length.isdigit() or b"connection" in by_name or b"transfer-encoding" in by_name:
@@ -85,7 +85,7 @@ class Cycle(RequestResponseCycle):
             await super().send(cast("HTTPResponseStartEvent", message))
             return
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self.head = b"".join((STATUS_LINE[message["status"]], *map(_lines.__getitem__, headers), rest, end))
+        self.head = b"".join((STATUS_LINE[message["status"]], *lines, rest, end))
         self.response_started = True
         self.waiting_for_100_continue = False
         self.chunked_encoding = False

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import NamedTuple
 
-Ended: TypeAlias = tuple[int, str, str, str, str, int, float, str]
-"""When it ended, in nanoseconds since 1970; its id; method; path without the query, which may carry what must not be
-written down; the template of its route; status; seconds that it took; address of the client, empty where none is known.
 
-A plain tuple, because every request makes one, and they are looked at many at a time.
-"""
+class Ended(NamedTuple):
+    """``moment`` in nanoseconds since 1970, ``duration`` in seconds. ``path`` comes without the query, which may carry
+    what must not be written down; ``route`` is its template; ``client`` is an address, empty where none is known."""
+
+    moment: int
+    request_id: str
+    method: str
+    path: str
+    route: str
+    status: int
+    duration: float
+    client: str

@@ -23,6 +23,12 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+AS_LINES: Final = "orgstead.header_lines"
+"""In the message that begins an answer: how many of its headers there are before those that it has as lines, too, and
+these lines. A server that knows this writes them as they are; any other has the headers. Whoever changes the headers of
+such a message takes this out of it.
+"""
+
 WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 """Methods whose bodies mean nothing here (RFC 9110 §9.3). One that comes anyway is refused with 400, because a body
 that one reader of a request takes and another ignores is how requests are smuggled."""

@@ -35,7 +35,7 @@ class RequestMetrics(Collector):
         self._pending: list[Ended] = []
 
     def add(self, ended: Ended) -> None:
-        """Count a request that has ended: later, many at once, which is cheaper."""
+        """Count a request that has ended: later, many at once, which is cheaper. Until then it is kept whole."""
         self._pending.append(ended)
         if len(self._pending) >= _MOST_PENDING:
             self._count()
@@ -43,14 +43,14 @@ class RequestMetrics(Collector):
     def _count(self) -> None:
         """Count what is pending."""
         pending, self._pending = self._pending, []
-        for _, _, method, _, route, status, duration, _ in pending:
-            key = (method if method in METHODS else "other", route, status // 100)
+        for ended in pending:
+            key = (ended.method if ended.method in METHODS else "other", ended.route, ended.status // 100)
             series = self._series.get(key)
             if series is None:
                 series = self._series[key] = ([0] * (len(BOUNDS) + 1), [0.0])
             buckets, total = series
-            buckets[bisect_left(BOUNDS, duration)] += 1
-            total[0] += duration
+            buckets[bisect_left(BOUNDS, ended.duration)] += 1
+            total[0] += ended.duration
 
     def snapshot(self) -> list[Any]:
         """All counts so far, as JSON can hold them; ``include`` takes them."""

@@ -16,13 +16,24 @@ import structlog
 
 from orgstead.api.access_log import AccessLog
 from orgstead.api.deadlines import Deadlines, current_task
+from orgstead.api.ended import Ended
 from orgstead.api.errors import Rendered
 from orgstead.api.hosts import Hosts
-from orgstead.api.limits import Application, BodyOptions, BodyReader, Disconnected, Message, Receive, Scope, Send
+from orgstead.api.limits import (
+    AS_LINES,
+    Application,
+    BodyOptions,
+    BodyReader,
+    Disconnected,
+    Message,
+    Receive,
+    Scope,
+    Send,
+)
 from orgstead.api.metrics import RequestMetrics
 from orgstead.api.proxies import Network, Proxies
 from orgstead.api.request_ids import request_id_of
-from orgstead.api.security_headers import AS_LINES, SecurityHeaders
+from orgstead.api.security_headers import SecurityHeaders
 from orgstead.errors import (
     DeadlineExceeded,
     InternalError,
@@ -154,7 +165,16 @@ class Outer:
         # prefix that it was included under.
         route = getattr(scope.get("route"), "path", UNMATCHED)
         client = scope["client"][0] if scope["client"] else ""
-        ended = (time.time_ns(), request_id, scope["method"], scope["path"], route, status, duration, client)
+        ended = Ended(
+            moment=time.time_ns(),
+            request_id=request_id,
+            method=scope["method"],
+            path=scope["path"],
+            route=route,
+            status=status,
+            duration=duration,
+            client=client,
+        )
         if self._metrics is not None:
             self._metrics.add(ended)
         if self._access_log is not None:
@@ -188,7 +208,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self._deadlines.leave(self._task)
-            headers = message.get("headers", ())
+            headers = list(message.get("headers", ()))
             request_id = self._request_id.encode("ascii")
             added = self._security.of(self._path, headers)
             message["headers"] = [*headers, (b"x-request-id", request_id), *added.headers]

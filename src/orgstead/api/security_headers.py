@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple
-
-AS_LINES: Final = "orgstead.header_lines"
-"""In the message that begins an answer: how many of its headers there are before those that it has as lines, too, and
-these lines. A server that knows this writes them as they are; any other has the headers."""
+from typing import NamedTuple
 
 Header = tuple[bytes, bytes]
 

@@ -30,7 +30,6 @@ Decoder = Callable[[Any], Any]
 
 INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND = timedelta(milliseconds=1)
 
 
 class Kind(Enum):
@@ -120,10 +119,10 @@ class TableCodec(Generic[Row]):
 
     def integer(self, column: str, value: int) -> int:
         """``value`` as a difference or bound of an integer column. Raises ``ValueError`` for a wrong column."""
-        self.check_integer(column)
+        self.check_is_integer(column)
         return integer(value)
 
-    def check_integer(self, column: str) -> None:
+    def check_is_integer(self, column: str) -> None:
         """Raise ``ValueError`` unless ``column`` is an integer column."""
         if self.column(column).kind is not Kind.INTEGER:
             raise ValueError(f"{self._model.__name__} has no integer column {column}.")
@@ -310,14 +309,10 @@ def _milliseconds(value: Any) -> int:
         raise InvalidValue("The value must be a time.")
     if value.tzinfo is not UTC and value.utcoffset() != timedelta(0):
         raise InvalidValue("A time must be in UTC.")
-    return _since_epoch(value)
-
-
-@lru_cache(maxsize=8192)
-def _since_epoch(moment: datetime) -> int:
-    if moment.microsecond % 1000:
+    passed = value - _EPOCH
+    if passed.microseconds % 1000:
         raise InvalidValue("A time must be in whole milliseconds.")
-    return (moment - _EPOCH) // _MILLISECOND
+    return (passed.days * 86_400 + passed.seconds) * 1000 + passed.microseconds // 1000
 
 
 @lru_cache(maxsize=8192)

@@ -229,7 +229,8 @@ class MongoTransaction(Unit):
         layout, collection = self.place(table)
         wanted = self._by_key(layout, key)
         wanted = None if wanted is None else all_of([wanted, *self._conditions(layout, where)])
-        changes = {layout.paths[column]: Int64(layout.codec.integer(column, delta)) for column, delta in deltas.items()}
+        added = {column: layout.codec.integer(column, delta) for column, delta in deltas.items()}
+        changes = {layout.paths[column]: Int64(delta) for column, delta in added.items()}
         bounds = {c: layout.codec.integer(c, most) - deltas.get(c, 0) for c, most in (at_most or {}).items()}
         if wanted is None or any(bound < INT_MIN for bound in bounds.values()):
             return False

@@ -111,7 +111,7 @@ class Statements(Generic[Row]):
         text = self._adjusting.get(at)
         if text is None:
             for column in (*deltas, *(column for column, _ in bounds)):
-                self.codec.check_integer(column)
+                self.codec.check_is_integer(column)
             sums = {column: f"{quoted(column)} + ?" for column in deltas}
             assign = [f"{quoted(column)} = {added}" for column, added in sums.items()]
             if self.table.versioned:

@@ -187,17 +187,16 @@ class SqliteTransaction(Unit):
     ) -> bool:
         sql = self.statements(table)
         plain = sql.codec.key(key)
-        self._note(sql, plain[0])
         _, identity = self._by_key(sql, plain)
         conditions, values = self.conditions(sql, where, scoped=False)
-        bounds = []
-        for column, most in (at_most or {}).items():
-            grows = column in deltas
+        limits = at_most or {}
+        bounds = tuple([(column, column in deltas) for column in limits])
+        text = sql.adjusting(tuple(deltas), tuple(conditions), bounds, scoped=self.org_id is not None)
+        for column, grows in bounds:
             if grows:
                 values.append(deltas[column])
-            values.append(integer(most))
-            bounds.append((column, grows))
-        text = sql.adjusting(tuple(deltas), tuple(conditions), tuple(bounds), scoped=self.org_id is not None)
+            values.append(integer(limits[column]))
+        self._note(sql, plain[0])
         return bool(self.count(text, [*map(integer, deltas.values()), *identity, *values]))
 
     @_verb(writes=False)
