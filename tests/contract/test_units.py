@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import itertools
+import weakref
 from typing import Any
 
 import pytest
@@ -299,3 +302,26 @@ async def test_p08_work_given_to_a_closing_storage_is_whole_or_refused(fresh: Da
         )
     async with fresh.opened() as storage:
         assert {row.user_id for row in await rows_of(storage, OrgScope(org), memberships)} == acknowledged
+
+
+class Held:
+    """Something that a unit of work has in a variable."""
+
+
+async def test_what_a_refused_read_had_is_freed_at_once(storage: Storage) -> None:
+    """An error that is held by what it holds keeps all of it, a request's body too, until the collector comes by."""
+    org = org_id()
+    kept: list[weakref.ref[Held]] = []
+
+    async def work(tx: Transaction) -> None:
+        held = Held()
+        kept.append(weakref.ref(held))
+        await tx.get(memberships, org, "nobody")
+
+    gc.disable()
+    try:
+        with contextlib.suppress(NotFound):
+            await storage.read(OrgScope(org), work)
+        assert [ref() for ref in kept] == [None]
+    finally:
+        gc.enable()

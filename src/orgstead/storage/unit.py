@@ -42,12 +42,13 @@ class Unit:
         if self.ended:
             raise TransactionEnded
         if writes and not self.writable:
-            raise self.fail(StorageReadOnly("This transaction only reads; nothing was changed."))
+            self.ended = self.failed = True
+            raise StorageReadOnly("This transaction only reads; nothing was changed.")
 
-    def fail(self, error: BaseException) -> BaseException:
-        """End the unit because of ``error`` (promise 3); returns what to raise."""
+    def fail(self, error: BaseException) -> None:
+        """End the unit because of ``error`` (promise 3); raises as ``raise_if_other``."""
         self.ended = self.failed = True
-        return self.translated(error)
+        raise_if_other(self.translated(error), error)
 
     def end(self) -> bool:
         """Refuse all further verbs; True when one has failed, so that nothing may be committed."""
@@ -85,14 +86,22 @@ def verb(
             try:
                 return await method(self, *args, **kwargs)
             except BaseException as error:
-                ours = self.fail(error)
-                if ours is error:
-                    raise
-                raise ours from error
+                self.fail(error)
+                raise
 
         return guarded
 
     return decorate
+
+
+def raise_if_other(ours: BaseException, error: BaseException) -> None:
+    """Raise the error of ours that stands for ``error``, unless it is ``error`` itself, which the caller raises then.
+
+    A caller must not hold it in a variable: the error's traceback holds the caller's frame, so that both, with all that
+    a request had, would wait for the garbage collector.
+    """
+    if ours is not error:
+        raise ours from error
 
 
 def identified_by(table: Table[Any], where: Mapping[str, Any]) -> bool:

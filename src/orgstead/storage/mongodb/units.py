@@ -23,6 +23,7 @@ from orgstead.errors import OutcomeUnknown
 from orgstead.storage.mongodb import failures
 from orgstead.storage.mongodb.client import MAJORITY, PRIMARY, SNAPSHOT, Server, patient
 from orgstead.storage.mongodb.lines import Lines, Place
+from orgstead.storage.unit import raise_if_other
 
 T = TypeVar("T")
 Attempt = Callable[[AsyncClientSession], Awaitable[T]]
@@ -135,10 +136,8 @@ class Units:
             await _ended(session)
             if failures.is_transient(error):
                 raise Again(None) from error
-            ours = failures.translated(error)
-            if ours is error:
-                raise
-            raise ours from error
+            raise_if_other(failures.translated(error), error)
+            raise
         # From here on the outcome stands, whether or not anybody still waits for it.
         await shield(self._in_background(_committed(session)))
         return result

@@ -19,6 +19,7 @@ from orgstead.errors import OrgsteadError, OutcomeUnknown, StorageError, Storage
 from orgstead.storage.postgres import failures
 from orgstead.storage.postgres.connections import Connection, Pool
 from orgstead.storage.postgres.failures import Passing
+from orgstead.storage.unit import raise_if_other
 
 T = TypeVar("T")
 
@@ -113,9 +114,7 @@ async def repeated(attempt: Callable[[], Awaitable[T]], seconds: float) -> T:
             if time.monotonic() + wait >= deadline:
                 raise failures.translated(error.cause) from error.cause
         except Exception as error:
-            ours = failures.translated(error)
-            if ours is error:
-                raise
-            raise ours from error
+            raise_if_other(failures.translated(error), error)
+            raise
         await asyncio.sleep(wait)
         pause = min(2 * pause, _LONGEST_PAUSE)
