@@ -16,8 +16,8 @@ from orgstead.errors import FileExists
 def new_file(path: Path, *, replace: bool = False) -> Iterator[BinaryIO]:
     """A stream that becomes the file when the block ends well, and nothing when it does not.
 
-    Only its owner can read the file. Raises ``FileExists`` where there is one already, unless
-    ``replace``, and ``UsageError`` where it cannot be written.
+    Only its owner can read the file. Raises ``FileExists`` where there is one already, unless ``replace``, and
+    ``UsageError`` where it cannot be written.
     """
     if path.exists() and not replace:
         raise FileExists(next="name another one, or add --force")

@@ -292,7 +292,12 @@ class MongoTransaction(Unit):
 
     def matching(self, layout: Layout[Any], where: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """The plain values that ``where`` and the scope ask for, by column; None where they contradict each other."""
-        values = {column: layout.codec.comparable(column, value) for column, value in (where or {}).items()}
+        return self._within(
+            layout, {column: layout.codec.comparable(column, value) for column, value in (where or {}).items()}
+        )
+
+    def _within(self, layout: Layout[Any], values: dict[str, Any]) -> dict[str, Any] | None:
+        """Plain values by column and what the scope asks for; None where they contradict each other."""
         scope = layout.table.scope
         if self.org_id is None or scope is None:
             return values
@@ -305,8 +310,9 @@ class MongoTransaction(Unit):
         self.touched = collection.name, repr(what)
 
     def _by_key(self, layout: Layout[Any], key: Sequence[Any]) -> Document | None:
-        layout.codec.key(key)
-        return self._identity(layout, dict(zip(layout.table.key, key, strict=True)))
+        """The filter of the row of this key; None where there can be none."""
+        values = self._within(layout, dict(zip(layout.table.key, layout.codec.key(key), strict=True)))
+        return None if values is None else all_of(layout.equal(values))
 
     def _identity(self, layout: Layout[Any], where: Mapping[str, Any]) -> Document | None:
         """The filter of the one row that ``where`` identifies; None where there can be none."""
