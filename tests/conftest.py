@@ -17,7 +17,17 @@ import hypothesis
 import pytest
 import structlog
 
-from tests.support import DATA, EVERYTHING, HAS_MONGOD, REQUIRE_ALL, REQUIRE_MONGOD, SEED, sample, sampled
+from tests.support import (
+    DATA,
+    EVERYTHING,
+    HAS_MONGOD,
+    HTTP_ON_SERVERS,
+    REQUIRE_ALL,
+    REQUIRE_MONGOD,
+    SEED,
+    sample,
+    sampled,
+)
 
 hypothesis.settings.register_profile("sample", deadline=None, print_blob=True, max_examples=60)
 hypothesis.settings.register_profile("everything", deadline=None, print_blob=True, max_examples=2000)
@@ -65,11 +75,6 @@ def pytest_report_header() -> list[str]:
     if not (DATA / "organizations.csv").is_file():
         lines.append(f"{'missing' if REQUIRE_ALL else 'skipped'}: {DATA_MISSING}")
     return lines
-
-
-HTTP_ON_SERVERS = {"postgres": 120, "mongodb": 45}
-"""Cases of ``tests/api`` that run on each engine but the first; a case takes the stand-in for MongoDB three times as
-long. What they try is above the port, which the contract suite and the use cases hold every engine to, whole."""
 
 
 ON_THE_STAND_IN = {

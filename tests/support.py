@@ -37,6 +37,10 @@ DATA = (PROJECT / (os.environ.get("ORGSTEAD_TEST_DATA") or "../shared/data")).re
 sampled: dict[str, tuple[int, int]] = {}
 """suite -> (cases that run, cases there are), for every suite of which only a sample runs."""
 
+HTTP_ON_SERVERS = {"postgres": 120, "mongodb": 45}
+"""Cases of ``tests/api`` that run on each engine but the first; a case takes the stand-in for MongoDB three times as
+long. What they try is above the port, which the contract suite and the use cases hold every engine to, whole."""
+
 
 def sample(suite: str, cases: Sequence[T], at_most: int) -> list[T]:
     """``at_most`` of the cases, chosen by the seed and in their own order; all of them under ``make test-all``.

@@ -19,7 +19,7 @@ import pytest
 
 from tests.engines import new_database, selected
 from tests.pages import languages, objects, snippets
-from tests.support import PROJECT
+from tests.support import HTTP_ON_SERVERS, PROJECT
 
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 STOPPED = "<!-- the service is stopped here -->"
@@ -86,6 +86,14 @@ def test_the_first_screen_names_targets_that_exist() -> None:
     for _, target in commands:
         dry = subprocess.run(["make", "-n", target], cwd=PROJECT, capture_output=True, text=True, check=True)
         assert wanted[target] in dry.stdout
+
+
+def test_it_says_how_many_http_tests_run_on_servers() -> None:
+    (row,) = (line for line in README.splitlines() if "the other HTTP tests" in line)
+    assert [int(number) for number in re.findall(r"a sample of (\d+)", row)] == [
+        HTTP_ON_SERVERS["postgres"],
+        HTTP_ON_SERVERS["mongodb"],
+    ]
 
 
 def test_what_it_shows_with_the_service_running(tmp_path: Path, service: str) -> None:
