@@ -69,6 +69,36 @@ def test_help_loads_no_machinery(option: str) -> None:
     assert done.stdout.endswith("[]\n")
 
 
+WITHOUT_DRIVERS = """
+import sys
+
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in {"asyncpg", "pymongo", "bson", "gridfs"}:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Absent())
+from orgstead.cli.app import run
+sys.exit(run(sys.argv[1:]))
+"""
+"""The command where no driver of a database server is installed."""
+
+
+def test_the_embedded_database_needs_no_driver_of_a_server(folder: Path) -> None:
+    def call(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", WITHOUT_DRIVERS, *args]
+        return subprocess.run(command, check=False, capture_output=True, text=True)
+
+    for command in ("db upgrade", "org create Acme", "org list", "fsck", "doctor", "openapi", "config show"):
+        done = call(*command.split())
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+    for scheme, extra in (("postgresql", "postgres"), ("mongodb", "mongodb")):
+        done = call("org", "list", "--database-url", f"{scheme}://127.0.0.1:1/x")
+        assert (done.returncode, done.stdout) == (1, "")
+        assert f"The driver for {scheme} databases is not installed." in done.stderr
+        assert f"next: pip install 'orgstead[{extra}]'" in done.stderr
+
+
 def test_no_command_is_a_usage_error_with_the_help(cli: Run) -> None:
     for args in (["config"], ["-q", "config"]):
         result = cli(*args)
