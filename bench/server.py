@@ -18,7 +18,6 @@ from starlette.responses import Response
 
 from bench.places import settings_in
 from orgstead.api import application, server
-from orgstead.api.access_log import AccessLog
 from orgstead.api.limits import Application, Receive, Scope, Send
 from orgstead.api.listening import Address
 from orgstead.app import App
@@ -59,16 +58,14 @@ async def main(folder: Path) -> None:
     await app.storage.migrate()
     await app.check()
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    access_log = AccessLog(lambda lines: os.write(nowhere, lines))
     try:
         await server.serve(
-            application.serving(app, access_log=access_log).public,
+            application.serving(app, write=lambda lines: os.write(nowhere, lines)).public,
             plain(app),
             server.ServerOptions(public=Address("127.0.0.1", 0), management=Address("127.0.0.1", 0)),
             ready=lambda bound: print(bound.public, bound.management, flush=True),
         )
     finally:
-        access_log.flush()
         await app.close()
 
 

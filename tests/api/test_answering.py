@@ -12,6 +12,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from orgstead.api.answering import Cycle, _lines
+from orgstead.api.ended import Ended, EndedRequests
 from orgstead.api.errors import render
 from orgstead.api.http_protocol import LimitedProtocol
 from orgstead.api.limits import Application, Receive, Scope, Send
@@ -95,6 +96,8 @@ IN_ANY_FRAMING = pytest.mark.parametrize(
     [
         pytest.param(200, [*HEADERS, LENGTH], GET, id="usual"),
         pytest.param(200, HEADERS, GET, id="no length"),
+        pytest.param(200, [(b"cache-control", b"public"), LENGTH], GET, id="for a cache"),
+        pytest.param(200, [(b"cache-control", b"public")], GET, id="for a cache, no length"),
         pytest.param(200, [*HEADERS, (b"transfer-encoding", b"chunked")], GET, id="chunked"),
         pytest.param(200, [*HEADERS, LENGTH, (b"transfer-encoding", b"chunked")], GET, id="chunked with a length"),
         pytest.param(200, [LENGTH, (b"connection", b"close")], GET, id="close"),
@@ -117,16 +120,23 @@ async def test_an_answer_is_written_as_uvicorn_would_write_it(
 
 
 @IN_ANY_FRAMING
-async def test_what_the_outer_layer_adds_as_lines_is_what_it_adds_as_headers(
+async def test_the_outer_layer_adds_the_same_and_hears_the_same_by_our_server_as_by_any_other(
     status: int, headers: list[tuple[bytes, bytes]], request_: bytes
 ) -> None:
     named = request_.replace(b"Host: localhost", b"Host: localhost\r\nX-Request-Id: trace-1234")
     options = OuterOptions(allowed_hosts=["localhost"], https=True)
+    taken: list[Ended] = []
+    requests = EndedRequests(taken.extend)
     expected, found = [
-        await answered(protocol, status, headers, named, layer=lambda app: Outer(app, options, render=render))
+        await answered(
+            protocol, status, headers, named, layer=lambda app: Outer(app, options, render=render, ended=requests)
+        )
         for protocol in (HttpToolsProtocol, LimitedProtocol)
     ]
     assert (found.written, found.closed) == (expected.written, expected.closed)
+    assert found.written.count(b"cache-control") == 1
+    requests.flush()
+    assert [ended.status for ended in taken] == [status, status]
     for line in (b"x-request-id: trace-1234", b"strict-transport-security: max-age=31536000; includeSubDomains"):
         assert found.written.count(b"\r\n%b\r\n" % line) == 1
 
@@ -194,6 +204,32 @@ async def test_a_body_waits_while_the_client_does_not_read() -> None:
     connection.resume_writing()
     await asyncio.wait(connection.tasks)
     assert transport.written.endswith(b"\r\n\r\nok")
+
+
+async def test_an_answer_does_not_begin_while_the_client_does_not_read() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await answer(send)
+
+    connection, transport = connected(app, LimitedProtocol)
+    connection.pause_writing()
+    connection.data_received(GET)
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not connection.cycle.response_started
+    connection.resume_writing()
+    await asyncio.wait(connection.tasks)
+    assert transport.written.endswith(b"\r\n\r\nok")
+
+
+async def test_no_answer_begins_for_a_client_that_has_left() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        connection.connection_lost(None)
+        await answer(send)
+
+    connection, transport = connected(app, LimitedProtocol)
+    connection.data_received(GET)
+    await asyncio.wait(connection.tasks)
+    assert (transport.written, connection.cycle.response_started) == (b"", False)
 
 
 async def test_nothing_is_written_to_a_client_that_has_left() -> None:

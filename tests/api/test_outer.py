@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from ipaddress import ip_network
 from typing import Any
 
@@ -12,8 +14,8 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry, generate_latest
 
-from orgstead.api.access_log import AccessLog
-from orgstead.api.ended import Ended
+from orgstead.api import access_log, application
+from orgstead.api.ended import Ended, EndedRequests
 from orgstead.api.errors import render
 from orgstead.api.hosts import Hosts
 from orgstead.api.limits import Application, BodyOptions, Receive, Scope, Send
@@ -492,6 +494,12 @@ async def test_the_time_of_a_slow_body_is_not_the_requests_own() -> None:
     assert answer.status == 408
 
 
+@pytest.mark.parametrize("header", [(b"content-length", b"1"), (b"transfer-encoding", b"chunked")])
+async def test_a_method_without_a_body_gets_none(header: tuple[bytes, bytes]) -> None:
+    answer = await ask(outer(), headers=[(b"host", b"example.com"), header], body=b"x")
+    assert (answer.status, answer.problem["code"]) == (400, "request.malformed")
+
+
 # --- what is written down ---
 
 
@@ -507,13 +515,13 @@ async def routed(scope: Scope, receive: Receive, send: Send) -> None:
 
 async def test_each_request_is_one_line_without_its_query() -> None:
     written: list[bytes] = []
-    log = AccessLog(written.append)
-    app = outer(routed, access_log=log)
+    requests = EndedRequests(lambda ended: written.append(access_log.lines(ended)))
+    app = outer(routed, ended=requests)
     sent = [(b"host", b"example.com"), (b"x-request-id", b"trace-1234"), (b"authorization", b"Bearer canary")]
     await ask(app, "/v1/organizations/org_1", headers=sent, query=b"key=canary")
     await ask(app, "/nowhere\r\n{forged}" + "x" * 500, headers=[])
     assert not written
-    log.flush()
+    requests.flush()
     (block,) = written
     first, second = (json.loads(line) for line in block.splitlines())
     assert first["request_id"] == "trace-1234"
@@ -527,38 +535,34 @@ async def test_each_request_is_one_line_without_its_query() -> None:
     assert b"canary" not in block
 
 
-async def test_lines_are_written_soon_without_being_asked() -> None:
-    written: asyncio.Queue[bytes] = asyncio.Queue()
-    app = outer(access_log=AccessLog(written.put_nowait, interval=0.001))
+async def test_requests_are_handed_on_soon_without_being_asked() -> None:
+    taken: asyncio.Queue[Sequence[Ended]] = asyncio.Queue()
+    app = outer(ended=EndedRequests(taken.put_nowait, interval=0.001))
     for _ in range(2):
         await ask(app)
-        assert (await asyncio.wait_for(written.get(), 30)).count(b"\n") == 1
+        assert len(await asyncio.wait_for(taken.get(), 30)) == 1
 
 
-async def test_many_lines_do_not_wait() -> None:
-    written: list[bytes] = []
-    app = outer(access_log=AccessLog(written.append, interval=3600))
+async def test_requests_wait_for_others() -> None:
+    taken: list[Sequence[Ended]] = []
+    requests = EndedRequests(taken.append, taken.append, interval=3600)
+    app = outer(ended=requests)
     for _ in range(1500):
         await ask(app)
-    assert len(written) == 1
+    assert not taken
+    for _ in range(2):
+        requests.flush()
+        assert [len(ended) for ended in taken] == [1500, 1500]
 
 
-async def test_a_path_that_no_encoding_knows_costs_no_other_line() -> None:
-    written: list[bytes] = []
-    log = AccessLog(written.append)
-
-    def line(path: str) -> None:
-        log.add(ended(0.1, path))
-
-    line("/a")
-    line("/\ud800")
-    log.flush()
-    assert [json.loads(text)["path"] for text in written[0].splitlines()] == ["/a", "'/\\ud800'"]
+def test_a_path_that_no_encoding_knows_costs_no_other_line() -> None:
+    text = access_log.lines([ended(0.1, "/a"), ended(0.1, "/\ud800")])
+    assert [json.loads(line)["path"] for line in text.splitlines()] == ["/a", "'/\\ud800'"]
 
 
 async def test_metrics_know_templates_and_classes_only() -> None:
     metrics = RequestMetrics()
-    app = outer(routed, metrics=metrics)
+    app = outer(routed, ended=application.accounts(metrics))
     for organization in ("org_canary1", "org_canary2"):
         await ask(app, f"/v1/organizations/{organization}")
     await ask(app, "/canary", headers=[])
@@ -575,13 +579,21 @@ async def test_metrics_know_templates_and_classes_only() -> None:
 
 
 def ended(duration: float, path: str = "/") -> Ended:
-    return Ended(moment=0, request_id="r", method="GET", path=path, route="/", status=200, duration=duration, client="")
+    return Ended(
+        time=datetime.now(UTC),
+        request_id="r",
+        method="GET",
+        path=path,
+        route="/",
+        status=200,
+        duration_ms=duration * 1000,
+        client="",
+    )
 
 
 def test_durations_fall_into_their_buckets() -> None:
     metrics = RequestMetrics()
-    for duration in (0.0005, 0.001, 0.02, 99.0):
-        metrics.add(ended(duration))
+    metrics.count(map(ended, (0.0005, 0.001, 0.02, 99.0)))
     registry = CollectorRegistry()
     registry.register(metrics)
 
@@ -592,10 +604,11 @@ def test_durations_fall_into_their_buckets() -> None:
     assert [at_most(bound) for bound in ("0.001", "0.01", "0.025", "10.0", "+Inf")] == [2, 2, 3, 3, 4]
 
 
-def test_every_request_is_counted_however_many_come_before_somebody_looks() -> None:
+async def test_every_request_is_counted_however_many_come_before_somebody_looks() -> None:
     metrics = RequestMetrics()
+    requests = application.accounts(metrics)
     for number in range(1, 1001):
-        metrics.add(ended(0.001))
+        requests.add(ended(0.001))
         if number in (1, 700):
             ((*_, buckets, seconds),) = metrics.snapshot()
             assert (sum(buckets), round(seconds, 6)) == (number, number / 1000)

@@ -14,7 +14,8 @@ from typing import Any, Final, cast
 from uvicorn._types import ASGISendEvent, HTTPResponseStartEvent
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from orgstead.api.limits import AS_LINES, Message
+from orgstead.api.limits import Message
+from orgstead.api.outgoing import EXTENSION, Outgoing
 
 _NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _NOT_IN_VALUES = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
@@ -55,7 +56,7 @@ _COPIED: Final = 65_536
 class Cycle(RequestResponseCycle):
     """What differs is an answer that says how long it is: its head waits for the body and is written with it.
 
-    Its headers are tuples, names in lower case.
+    Its headers are tuples, names in lower case. What ``outgoing`` says is told, and added.
     """
 
     head = b""
@@ -65,27 +66,32 @@ class Cycle(RequestResponseCycle):
         """ASGI's ``send``. Raises RuntimeError for what HTTP/1.1 does not allow in an answer."""
         if self.head:
             return self._go_on(message)
-        if (
-            self.response_started
-            or message["type"] != "http.response.start"
-            or self.flow.write_paused
-            or self.disconnected
-        ):
+        if self.response_started or message["type"] != "http.response.start":
             return super().send(message)
         return self._begin(cast("Message", message))
 
     async def _begin(self, message: Message) -> None:
-        own, rest = message.get(AS_LINES, (None, b""))
-        headers = (*self.default_headers, *message.get("headers", ())[:own])
+        extensions: Any = self.scope["extensions"]
+        outgoing: Outgoing = extensions[EXTENSION]
+        outgoing.status = message["status"]
+        headers = (*self.default_headers, *message.get("headers", ()))
         lines = [*map(_lines.__getitem__, headers)]  # judged, however the answer is framed
         by_name = dict(headers)
         length = by_name.get(b"content-length", b"")
-        if not length.isdigit() or b"connection" in by_name or b"transfer-encoding" in by_name:
-            # Framed in another way: nothing is written yet, and uvicorn knows them all.
+        if (
+            not length.isdigit()
+            or b"connection" in by_name
+            or b"transfer-encoding" in by_name
+            or self.flow.write_paused
+            or self.disconnected
+        ):
+            # Framed in another way, or not at all: nothing is written yet, and uvicorn is given all headers.
+            message["headers"] = outgoing.headers(message.get("headers", ()))
             await super().send(cast("HTTPResponseStartEvent", message))
             return
+        further = outgoing.lines if b"cache-control" in by_name else outgoing.lines + outgoing.uncached
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self.head = b"".join((STATUS_LINE[message["status"]], *lines, rest, end))
+        self.head = b"".join((STATUS_LINE[message["status"]], *lines, further, end))
         self.response_started = True
         self.waiting_for_100_continue = False
         self.chunked_encoding = False

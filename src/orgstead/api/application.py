@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from ipaddress import ip_network
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from orgstead import __version__
 from orgstead.api import (
+    access_log,
     api_keys,
     auth,
     docs_page,
@@ -31,8 +32,8 @@ from orgstead.api import (
     records,
     usage,
 )
-from orgstead.api.access_log import AccessLog
 from orgstead.api.direct_routes import DirectRoutes
+from orgstead.api.ended import EndedRequests
 from orgstead.api.errors import render
 from orgstead.api.limits import Application, BodyOptions, Receive, Scope, Send
 from orgstead.api.metrics import RequestMetrics
@@ -135,22 +136,20 @@ def openapi() -> dict[str, object]:
 def build(
     app: App,
     *,
-    access_log: AccessLog | None = None,
-    metrics: RequestMetrics | None = None,
+    ended: EndedRequests | None = None,
     extra: Sequence[BaseRoute] = (),
     streams: Streams | None = None,
 ) -> Application:
     """The whole application over ``app``, as ASGI. It neither starts nor stops anything: background work is the
-    server's to run (``worker.run``), and tests need none. ``extra`` are routes beside the product's own, for a bench;
-    ``streams`` are those of the settings where None.
+    server's to run (``worker.run``), and tests need none. ``ended`` is given the requests that have ended; ``extra``
+    are routes beside the product's own, for a bench; ``streams`` are those of the settings where None.
     """
     api = routes_over(app, extra=extra, streams=streams)
     return Outer(
         api,
         _options(app.settings),
         render=render,
-        access_log=access_log,
-        metrics=metrics,
+        ended=ended,
         admit=RateLimits(app).check,
     )
 
@@ -165,10 +164,21 @@ def routes_over(app: App, *, extra: Sequence[BaseRoute] = (), streams: Streams |
     return api
 
 
-def serving(app: App, *, access_log: AccessLog | None = None) -> Serving:
+def serving(app: App, *, write: Callable[[bytes], object] | None = None) -> Serving:
     """Both applications of a server over ``app``; what the one counts the other shows at ``/metrics``."""
     metrics = RequestMetrics()
-    return Serving(build(app, access_log=access_log, metrics=metrics), management.build(app, metrics=metrics))
+    ended = accounts(metrics, write)
+    return Serving(build(app, ended=ended), management.build(app, metrics=metrics))
+
+
+def accounts(metrics: RequestMetrics, write: Callable[[bytes], object] | None = None) -> EndedRequests:
+    """What counts requests in ``metrics``, and, if wanted, gives ``write`` their lines for the log."""
+    if write is None:
+        ended = EndedRequests(metrics.count)
+    else:
+        ended = EndedRequests(metrics.count, lambda requests: write(access_log.lines(requests)))
+    metrics.settle = ended.flush
+    return ended
 
 
 def streams_of(settings: Settings) -> Streams:

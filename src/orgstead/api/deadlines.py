@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from typing import Protocol
 
 
 class _Here(threading.local):
@@ -16,7 +17,8 @@ _here = _Here()
 
 def current_task() -> asyncio.Task[object]:
     """``asyncio.current_task()`` for the code of one, without a system call: CPython 3.11 asks for the process's id."""
-    task = asyncio.current_task(_here.loop) if _here.loop is not None else None
+    loop = _here.loop
+    task = asyncio.current_task(loop) if loop is not None else None
     if task is None:
         _here.loop = asyncio.get_running_loop()
         task = asyncio.current_task(_here.loop)
@@ -24,8 +26,14 @@ def current_task() -> asyncio.Task[object]:
     return task
 
 
+class HasBegun(Protocol):
+    """What a task makes; ``status`` is 0 until it begins."""
+
+    status: int
+
+
 class Deadlines:
-    """Cancels tasks that take longer than ``seconds``.
+    """Cancels tasks that take longer than ``seconds`` until they begin with what they make.
 
     All have the same time, so the first that began is the first that is late: one timer serves every request, where
     ``asyncio.timeout`` would make and cancel one for each.
@@ -33,25 +41,25 @@ class Deadlines:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
-        self._due: dict[asyncio.Task[object], float] = {}
+        self._due: dict[asyncio.Task[object], tuple[float, HasBegun | None]] = {}
         self._late: set[asyncio.Task[object]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def enter(self, task: asyncio.Task[object]) -> None:
-        """Start the task's time."""
+    def enter(self, task: asyncio.Task[object], made: HasBegun | None = None) -> None:
+        """Start the task's time. Without ``made`` it runs until the task leaves."""
         loop = task.get_loop()
         if loop is not self._loop:  # one that was there before may have ended with its timer
             self._loop, self._timer = loop, None
             self._due.clear()
             self._late.clear()
         due = loop.time() + self._seconds
-        self._due[task] = due
+        self._due[task] = due, made
         if self._timer is None:
             self._timer = loop.call_at(due, self._sweep, loop)
 
     def leave(self, task: asyncio.Task[object]) -> bool:
-        """Stop the task's time: what it was for has come, or it is done. May be called again.
+        """Stop the task's time: it is done. May be called again.
 
         True once if the time had run out: the task's cancellation was ours, and nobody else wants it cancelled.
         """
@@ -63,10 +71,11 @@ class Deadlines:
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         self._timer = None
         now = loop.time()
-        for task, due in list(self._due.items()):
+        for task, (due, made) in list(self._due.items()):
             if due > now:
                 self._timer = loop.call_at(due, self._sweep, loop)
                 return
             del self._due[task]
-            self._late.add(task)
-            task.cancel()
+            if made is None or not made.status:
+                self._late.add(task)
+                task.cancel()

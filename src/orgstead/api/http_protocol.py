@@ -19,6 +19,7 @@ from uvicorn.server import ServerState
 
 from orgstead.api.answering import Cycle
 from orgstead.api.errors import render
+from orgstead.api.outgoing import EXTENSION, Outgoing
 from orgstead.api.request_ids import new_request_id
 from orgstead.api.security_headers import SecurityHeaders
 from orgstead.errors import (
@@ -182,6 +183,8 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        extensions: Any = {EXTENSION: Outgoing()}
+        self.scope["extensions"] = extensions
         self.in_head = True
         self.in_body = False
         self.head_size = 0
@@ -288,8 +291,8 @@ class LimitedProtocol(HttpToolsProtocol):
         status, headers, body = render(error, request_id)
         lines = [b"HTTP/1.1 %d %s" % (status, HTTPStatus(status).phrase.encode("ascii"))]
         # The path may be what could not be read: whatever it was, this is data and no page.
-        headers = [*self.server_state.default_headers, *headers, *self.security.of("", headers).headers]
-        lines += [name + b": " + value for name, value in headers]
+        added = Outgoing(lines=self.security.of(""), uncached=self.security.uncached)
+        lines += [name + b": " + value for name, value in (*self.server_state.default_headers, *added.headers(headers))]
         lines += [b"x-request-id: " + request_id.encode("ascii"), b"connection: close", b"", body]
         self.transport.write(b"\r\n".join(lines))
 

@@ -23,12 +23,6 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-AS_LINES: Final = "orgstead.header_lines"
-"""In the message that begins an answer: how many of its headers there are before those that it has as lines, too, and
-these lines. A server that knows this writes them as they are; any other has the headers. Whoever changes the headers of
-such a message takes this out of it.
-"""
-
 WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 """Methods whose bodies mean nothing here (RFC 9110 §9.3). One that comes anyway is refused with 400, because a body
 that one reader of a request takes and another ignores is how requests are smuggled."""
@@ -100,15 +94,6 @@ class BodyReader:
         self._rate = options.bytes_per_second
         self._waiting = Deadlines(options.idle_seconds)
 
-    @staticmethod
-    def has_none(method: str, headers: Mapping[bytes, bytes]) -> bool:
-        """True where there is nothing to read: the request has no body, and its method is one that has none."""
-        return (
-            method in WITHOUT_BODY
-            and headers.get(b"content-length", b"0") == b"0"
-            and b"transfer-encoding" not in headers
-        )
-
     async def read(self, method: str, headers: Mapping[bytes, bytes], receive: Receive, *, path: str = "") -> Receive:
         """A ``receive`` that gives the whole body at once, for the application to use instead of its own.
 
@@ -116,9 +101,9 @@ class BodyReader:
         Content-Length says so, else as soon as the limit is passed; no more than that is ever held),
         UnsupportedMediaType, MalformedRequest, RequestTimeout, Disconnected.
         """
-        if self.has_none(method, headers):
-            return receive
         length = headers.get(b"content-length")
+        if method in WITHOUT_BODY and (length is None or length == b"0") and b"transfer-encoding" not in headers:
+            return receive
         large = _WITH_RECORDS.fullmatch(path)
         limit = 0 if method in WITHOUT_BODY else self._large if large else self._max
         if length is not None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterator, Sequence
-from typing import Any
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import attrgetter
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
@@ -15,9 +17,11 @@ from orgstead.api.ended import Ended
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Upper bounds of the histogram's buckets, in seconds."""
 
+_BOUNDS_MS = tuple(bound * 1000 for bound in BOUNDS)
+
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
-_MOST_PENDING = 256
+_kind: Final = attrgetter("method", "route", "status")
 
 _LABELS = ("method", "route", "status")
 
@@ -32,29 +36,29 @@ class RequestMetrics(Collector):
 
     def __init__(self) -> None:
         self._series: dict[tuple[str, str, int], tuple[list[int], list[float]]] = {}
-        self._pending: list[Ended] = []
+        self.settle: Callable[[], object] = lambda: None
+        """Called before the counts are read: whoever keeps ended requests back hands them to ``count``."""
 
-    def add(self, ended: Ended) -> None:
-        """Count a request that has ended: later, many at once, which is cheaper. Until then it is kept whole."""
-        self._pending.append(ended)
-        if len(self._pending) >= _MOST_PENDING:
-            self._count()
-
-    def _count(self) -> None:
-        """Count what is pending."""
-        pending, self._pending = self._pending, []
-        for ended in pending:
-            key = (ended.method if ended.method in METHODS else "other", ended.route, ended.status // 100)
-            series = self._series.get(key)
-            if series is None:
-                series = self._series[key] = ([0] * (len(BOUNDS) + 1), [0.0])
-            buckets, total = series
-            buckets[bisect_left(BOUNDS, ended.duration)] += 1
-            total[0] += ended.duration
+    def count(self, requests: Iterable[Ended]) -> None:
+        """Count requests that have ended."""
+        alike: defaultdict[tuple[str, str, int], list[float]] = defaultdict(list)
+        for ended in requests:
+            alike[_kind(ended)].append(ended.duration_ms)
+        for (method, route, status), durations in alike.items():
+            key = (method if method in METHODS else "other", route, status // 100)
+            buckets, total = self._series.setdefault(key, ([0] * (len(BOUNDS) + 1), [0.0]))
+            total[0] += sum(durations) / 1000
+            durations.sort()
+            before = 0
+            for place, bound in enumerate(_BOUNDS_MS):
+                at_most = bisect_right(durations, bound, before)
+                buckets[place] += at_most - before
+                before = at_most
+            buckets[-1] += len(durations) - before
 
     def snapshot(self) -> list[Any]:
         """All counts so far, as JSON can hold them; ``include`` takes them."""
-        self._count()
+        self.settle()
         return [[*key, buckets, total[0]] for key, (buckets, total) in self._series.items()]
 
     def include(self, snapshot: Sequence[Any]) -> None:
@@ -66,7 +70,7 @@ class RequestMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The samples; called by the registry when ``/metrics`` is read."""
-        self._count()
+        self.settle()
         requests = CounterMetricFamily("orgstead_http_requests", "Requests answered.", labels=_LABELS)
         durations = HistogramMetricFamily(
             "orgstead_http_request_duration_seconds", "Time from a request's headers to its answer.", labels=_LABELS

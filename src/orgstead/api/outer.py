@@ -7,32 +7,31 @@ in the modules that it calls, one for each subject.
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from time import perf_counter_ns
 from typing import Final
 
 import structlog
 
-from orgstead.api.access_log import AccessLog
 from orgstead.api.deadlines import Deadlines, current_task
-from orgstead.api.ended import Ended
+from orgstead.api.ended import LONGEST_PATH, Ended, EndedRequests
 from orgstead.api.errors import Rendered
 from orgstead.api.hosts import Hosts
 from orgstead.api.limits import (
-    AS_LINES,
+    WITHOUT_BODY,
     Application,
     BodyOptions,
     BodyReader,
     Disconnected,
-    Message,
     Receive,
     Scope,
     Send,
 )
-from orgstead.api.metrics import RequestMetrics
+from orgstead.api.outgoing import Outgoing, outgoing
 from orgstead.api.proxies import Network, Proxies
-from orgstead.api.request_ids import request_id_of
+from orgstead.api.request_ids import new_request_id, request_id_of
 from orgstead.api.security_headers import SecurityHeaders
 from orgstead.errors import (
     DeadlineExceeded,
@@ -65,7 +64,7 @@ _log = structlog.get_logger("orgstead.http")
 class OuterOptions:
     """``allowed_hosts`` as in Hosts, ``trusted_proxies`` as in Proxies, ``https`` and ``docs_path`` as in
     SecurityHeaders; ``deadline_seconds`` runs from when the body is there until the answer begins;
-    ``max_target_bytes`` bounds path and query together."""
+    ``max_target_bytes`` bounds the decoded path and the query together."""
 
     allowed_hosts: Sequence[str]
     trusted_proxies: Sequence[Network] = ()
@@ -89,14 +88,12 @@ class Outer:
         options: OuterOptions,
         *,
         render: Render,
-        access_log: AccessLog | None = None,
-        metrics: RequestMetrics | None = None,
+        ended: EndedRequests | None = None,
         admit: Admit | None = None,
     ) -> None:
         self._app = app
         self._render = render
-        self._access_log = access_log
-        self._metrics = metrics
+        self._ended = ended
         self._admit = admit
         self._max_target = options.max_target_bytes
         self._hosts = Hosts(options.allowed_hosts)
@@ -111,116 +108,79 @@ class Outer:
             if scope["type"] == "lifespan":
                 await self._app(scope, receive, send)
             return
-        began = time.perf_counter()
-        fields = dict(scope["headers"])
-        request_id = request_id_of(fields.get(b"x-request-id"))
+        began = perf_counter_ns()
+        headers, path = scope["headers"], scope["path"]
+        fields = dict(headers)
+        given = fields.get(b"x-request-id")
+        request_id = request_id_of(given) if given else new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
+        answer, send = outgoing(scope, send)
+        answer.lines = b"x-request-id: %b\r\n%b" % (request_id.encode(), self._security.of(path))
+        answer.uncached = self._security.uncached
         task = current_task()
-        answer = _Answer(send, task, self._deadlines, self._security, scope["path"], request_id)
         try:
-            if len(fields) != len(scope["headers"]):
-                _join_repeated(scope["headers"], fields)
-            self._check_target(scope)
+            if len(fields) != len(headers):
+                _join_repeated(headers, fields)
+            query = scope["query_string"]
+            if len(path) + len(query) > self._max_target:
+                raise UriTooLong
+            if path[:1] != "/" or "\x00" in path or b"%00" in query:
+                raise MalformedRequest("The request target must be a path, without NUL in it or in its query.")
             self._hosts.check(fields.get(b"host"))
             if b"x-forwarded-for" in fields and scope["client"]:
                 peer, port = scope["client"]
                 scope["client"] = (self._proxies.client(peer, fields[b"x-forwarded-for"]), port)
             if self._admit is not None:
-                self._admit(scope["path"], fields)
-            if not self._bodies.has_none(scope["method"], fields):
-                receive = await self._bodies.read(scope["method"], fields, receive, path=scope["path"])
-            self._deadlines.enter(task)
+                self._admit(path, fields)
+            if scope["method"] not in WITHOUT_BODY or b"content-length" in fields or b"transfer-encoding" in fields:
+                receive = await self._bodies.read(scope["method"], fields, receive, path=path)
+            self._deadlines.enter(task, answer)
             try:
-                await self._app(scope, receive, answer.send)
+                await self._app(scope, receive, send)
             except BaseException:
                 if self._deadlines.leave(task) and not answer.status:
                     raise DeadlineExceeded from None
                 raise
-            if not answer.status:
-                self._deadlines.leave(task)
+            self._deadlines.leave(task)
         except Disconnected:
             pass
         except OrgsteadError as error:
-            await answer.refuse(self._render(error, request_id))
+            await self._refuse(error, request_id, answer, send)
         except asyncio.CancelledError:
             # The server stops and will not wait any longer.
-            await answer.refuse(self._render(Unavailable(), request_id))
+            await self._refuse(Unavailable(), request_id, answer, send)
             raise
         except Exception:
             _log.exception("request_failed", request_id=request_id)
-            await answer.refuse(self._render(InternalError(), request_id))
+            await self._refuse(InternalError(), request_id, answer, send)
         finally:
-            self._account(scope, request_id, answer.status or CLIENT_GONE, time.perf_counter() - began)
+            self._account(scope, request_id, answer.status, began)
 
-    def _check_target(self, scope: Scope) -> None:
-        path: str = scope["path"]
-        query: bytes = scope["query_string"]
-        if len(scope.get("raw_path") or path) + len(query) > self._max_target:
-            raise UriTooLong
-        if path[:1] != "/" or "\x00" in path or (query and b"%00" in query):
-            raise MalformedRequest("The request target must be a path, without NUL in it or in its query.")
-
-    def _account(self, scope: Scope, request_id: str, status: int, duration: float) -> None:
-        # The whole template only where routes are declared with their whole paths: FastAPI's route does not know the
-        # prefix that it was included under.
-        route = getattr(scope.get("route"), "path", UNMATCHED)
-        client = scope["client"][0] if scope["client"] else ""
-        ended = Ended(
-            moment=time.time_ns(),
-            request_id=request_id,
-            method=scope["method"],
-            path=scope["path"],
-            route=route,
-            status=status,
-            duration=duration,
-            client=client,
-        )
-        if self._metrics is not None:
-            self._metrics.add(ended)
-        if self._access_log is not None:
-            self._access_log.add(ended)
-
-
-class _Answer:
-    """The answer to one request. ``status`` is 0 until it begins."""
-
-    __slots__ = ("_deadlines", "_path", "_request_id", "_security", "_send", "_task", "status")
-
-    def __init__(
-        self,
-        send: Send,
-        task: asyncio.Task[object],
-        deadlines: Deadlines,
-        security: SecurityHeaders,
-        path: str,
-        request_id: str,
-    ) -> None:
-        self._send = send
-        self._task = task
-        self._deadlines = deadlines
-        self._security = security
-        self._path = path
-        self._request_id = request_id
-        self.status = 0
-
-    def send(self, message: Message) -> Awaitable[None]:
-        """What the application is given as ``send``. An answer that has begun has no deadline: it may be a long one."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            self._deadlines.leave(self._task)
-            headers = list(message.get("headers", ()))
-            request_id = self._request_id.encode("ascii")
-            added = self._security.of(self._path, headers)
-            message["headers"] = [*headers, (b"x-request-id", request_id), *added.headers]
-            message[AS_LINES] = len(headers), b"x-request-id: %b\r\n%b" % (request_id, added.lines)
-        return self._send(message)
-
-    async def refuse(self, rendered: Rendered) -> None:
+    async def _refuse(self, error: OrgsteadError, request_id: str, answer: Outgoing, send: Send) -> None:
         """Answer with a problem, unless an answer has begun: then the server ends the connection instead."""
-        if not self.status:
-            status, headers, body = rendered
-            await self.send({"type": "http.response.start", "status": status, "headers": headers})
-            await self.send({"type": "http.response.body", "body": body})
+        if not answer.status:
+            status, headers, body = self._render(error, request_id)
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
+
+    def _account(self, scope: Scope, request_id: str, status: int, began: int) -> None:
+        if self._ended is None:
+            return
+        client = scope["client"]
+        self._ended.add(
+            Ended(
+                time=datetime.now(UTC),
+                request_id=request_id,
+                method=scope["method"],
+                path=scope["path"][:LONGEST_PATH],
+                # The whole template only where routes are declared with their whole paths: FastAPI's route does not
+                # know the prefix that it was included under.
+                route=getattr(scope.get("route"), "path", UNMATCHED),
+                status=status or CLIENT_GONE,
+                duration_ms=(perf_counter_ns() - began) // 1000 / 1000,
+                client=client[0] if client else "",
+            )
+        )
 
 
 def _join_repeated(headers: Iterable[tuple[bytes, bytes]], fields: dict[bytes, bytes]) -> None:

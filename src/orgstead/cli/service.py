@@ -16,7 +16,6 @@ import structlog
 
 from orgstead import logs, worker
 from orgstead.api import application, management
-from orgstead.api.access_log import AccessLog
 from orgstead.api.http_protocol import ConnectionOptions
 from orgstead.api.limits import Application
 from orgstead.api.listening import Address, bind
@@ -69,13 +68,12 @@ async def serving(app: App, metrics: RequestMetrics, *, with_worker: bool) -> As
 
     Where the background work breaks, this process gets a SIGTERM.
     """
-    access_log = _access_log(app.settings)
+    ended = application.accounts(metrics, _written(app.settings))
     try:
         async with _working(app) if with_worker else contextlib.nullcontext():
-            yield application.build(app, access_log=access_log, metrics=metrics)
+            yield application.build(app, ended=ended)
     finally:
-        if access_log:
-            access_log.flush()
+        ended.flush()
 
 
 async def work(app: App, ready: Callable[[int], object]) -> None:
@@ -89,11 +87,11 @@ async def work(app: App, ready: Callable[[int], object]) -> None:
                 await stopped.wait()
 
 
-def _access_log(settings: Settings) -> AccessLog | None:
-    """The log of requests, on standard error with all others; none where ``log.level`` is above info."""
+def _written(settings: Settings) -> Callable[[bytes], object] | None:
+    """Writes the lines of requests to standard error with all others; none where ``log.level`` is above info."""
     if settings.log.level not in ("debug", "info"):
         return None
-    return AccessLog(_as_text if logs.is_text(settings.log.format, sys.stderr) else _as_json)
+    return _as_text if logs.is_text(settings.log.format, sys.stderr) else _as_json
 
 
 def _as_json(lines: bytes) -> None:
