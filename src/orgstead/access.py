@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from orgstead.api_keys import KeyClaims
 from orgstead.errors import Forbidden, InvalidToken, NotFound, Suspended
@@ -24,8 +25,7 @@ _RESTORABLE = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Principal:
+class Principal(msgspec.Struct, frozen=True):
     """Who a credential stands for, in one organization, as the store has them now: a person who has logged in, or a
     program with an API key. The ``membership`` is that person's, or of the one who made the key."""
 

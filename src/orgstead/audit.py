@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import orjson
 
 from orgstead import kit
@@ -23,8 +24,7 @@ GENESIS = "0" * 64
 """The ``previous`` hash of a chain's first entry."""
 
 
-@dataclass(frozen=True, slots=True)
-class Actor:
+class Actor(msgspec.Struct, frozen=True):
     """Who does something: a user's id, or ``operator`` or ``system``; with the request it came by, if any."""
 
     id: str

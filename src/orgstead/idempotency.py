@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Concatenate, ParamSpec, TypeVar
+
+import msgspec
 
 from orgstead.errors import (
     IdempotencyInProgress,
@@ -30,8 +32,7 @@ ABANDONED = timedelta(seconds=60)
 """After so long a request without an operation that never completed is taken for dead, and may be sent again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """An answer as it is stored. ``body`` is what goes over the wire; encrypted by the edge if it holds a secret."""
 
     status: int

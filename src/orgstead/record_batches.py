@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import orjson
 
 from orgstead import kit, placements, record_definitions, usage
@@ -51,8 +52,7 @@ class Op(StrEnum):
     DELETE = "delete"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One change of one record. ``id`` may be None for a new record; ``data`` is the merge patch of a patch.
 
     ``if_version`` is the version that the record must still have, None for any.
@@ -65,8 +65,7 @@ class Change:
     if_version: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Terms:
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Who writes and when, and what the plan and the settings allow."""
 
     actor: str
@@ -110,8 +109,7 @@ Entries = dict[tuple[int, str], bool]
 """(index, key) -> whether the key is a claim that no other record may have."""
 
 
-@dataclass(slots=True)
-class Taken:
+class Taken(msgspec.Struct):
     """A change that was found good: the record, by its collection and id, as it was and as it will be.
 
     ``gone`` and ``come`` are its entries in ``indexes`` that go and that come; ``records`` and ``bytes`` what it adds

@@ -15,6 +15,8 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from orgstead import record_definitions, spaces
 from orgstead.errors import InvalidInput, OrgsteadError, Unavailable
 from orgstead.model import Json, Placement
@@ -69,7 +71,11 @@ async def import_records(
     record_definitions.checked_name(collection)
     remaining = iter(lines)
     batches = iter(lambda: _batch(remaining), [])
-    works = (_import_batch(app, placement, collection, batch, replace(terms, at=app.clock())) for batch in batches)
+
+    def now() -> Terms:
+        return msgspec.structs.replace(terms, at=app.clock())
+
+    works = (_import_batch(app, placement, collection, batch, now()) for batch in batches)
     async for outcomes in app.one_by_one(works):
         yield outcomes
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
+import msgspec
 from fastapi import Depends
 from starlette.requests import Request
 
@@ -29,8 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 Guard = Callable[[Request], Awaitable["Caller"]]
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True):
     """A credential that the store has confirmed, for one request. Its transactions see its own organization only."""
 
     app: App

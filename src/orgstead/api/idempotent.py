@@ -12,9 +12,10 @@ from __future__ import annotations
 import hmac
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Concatenate, ParamSpec, TypeVar
 
+import msgspec
+from msgspec.structs import replace
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -43,8 +44,7 @@ SCOPE = SystemScope("idempotency")
 _KEYS = (tables.idempotent_responses.key_constraint, tables.space_responses.key_constraint)
 
 
-@dataclass(frozen=True, slots=True)
-class Who:
+class Who(msgspec.Struct, frozen=True):
     """Whose key it is: keys of different principals and organizations never meet.
 
     ``refusal`` is why they may do nothing new, if that is so.

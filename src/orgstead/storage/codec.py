@@ -15,7 +15,7 @@ from enum import Enum, StrEnum
 from functools import cache, cached_property, lru_cache
 from operator import attrgetter
 from types import NoneType, UnionType
-from typing import Any, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import orjson
 
@@ -304,7 +304,14 @@ def _real(value: Any) -> float:
     return number + 0.0  # engines do not keep the sign of zero
 
 
+_latest: Final[list[tuple[object, int]]] = [(_EPOCH, 0)]
+"""The time that was encoded last, and what it is: what is written together happened at one time, the same object."""
+
+
 def _milliseconds(value: Any) -> int:
+    known, milliseconds = _latest[0]
+    if value is known:
+        return milliseconds
     if not isinstance(value, datetime):
         raise InvalidValue("The value must be a time.")
     if value.tzinfo is not UTC and value.utcoffset() != timedelta(0):
@@ -312,7 +319,9 @@ def _milliseconds(value: Any) -> int:
     passed = value - _EPOCH
     if passed.microseconds % 1000:
         raise InvalidValue("A time must be in whole milliseconds.")
-    return (passed.days * 86_400 + passed.seconds) * 1000 + passed.microseconds // 1000
+    milliseconds = (passed.days * 86_400 + passed.seconds) * 1000 + passed.microseconds // 1000
+    _latest[0] = value, milliseconds
+    return milliseconds
 
 
 @lru_cache(maxsize=8192)
