@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from typing import Annotated, Any, Concatenate, Final, ParamSpec, TypeVar, cast
 
 import msgspec
@@ -11,6 +11,7 @@ from starlette.requests import Request
 
 from orgstead import api_keys, record_batches, spaces
 from orgstead.access import ACTIVE, Principal, authenticate, authenticate_key, authorize
+from orgstead.api.limits import FIELDS
 from orgstead.api.preconditions import NO_VERSION, Conditions, is_unchanged
 from orgstead.app import App
 from orgstead.audit import Actor
@@ -293,6 +294,9 @@ def address_of(request: Request) -> str | None:
 
 def values_of(request: Request, name: bytes) -> list[bytes]:
     """The values of every field of that (lower-case) name."""
+    fields: Mapping[bytes, bytes] | None = request.scope.get(FIELDS)
+    if fields is not None:
+        return [fields[name]] if name in fields else []
     headers: Iterable[tuple[bytes, bytes]] = request.scope["headers"]
     return [value for key, value in headers if key == name]
 

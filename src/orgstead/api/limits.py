@@ -23,6 +23,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+FIELDS: Final = "orgstead.fields"
+"""In a request's scope: its headers by lower-case name, where none of them came more than once."""
+
 WITHOUT_BODY = frozenset({"GET", "HEAD", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 """Methods whose bodies mean nothing here (RFC 9110 §9.3). One that comes anyway is refused with 400, because a body
 that one reader of a request takes and another ignores is how requests are smuggled."""
@@ -94,12 +97,20 @@ class BodyReader:
         self._rate = options.bytes_per_second
         self._waiting = Deadlines(options.idle_seconds)
 
-    async def read(self, method: str, headers: Mapping[bytes, bytes], receive: Receive, *, path: str = "") -> Receive:
+    async def read(
+        self,
+        method: str,
+        headers: Mapping[bytes, bytes],
+        receive: Receive,
+        *,
+        path: str = "",
+        task: asyncio.Task[object] | None = None,
+    ) -> Receive:
         """A ``receive`` that gives the whole body at once, for the application to use instead of its own.
 
-        ``headers`` by lower-case name. An empty body passes whatever its type. Raises BodyTooLarge (at once when
-        Content-Length says so, else as soon as the limit is passed; no more than that is ever held),
-        UnsupportedMediaType, MalformedRequest, RequestTimeout, Disconnected.
+        ``headers`` by lower-case name; ``task`` is the current one, from who knows it. An empty body passes whatever
+        its type. Raises BodyTooLarge (at once when Content-Length says so, else as soon as the limit is passed; no more
+        than that is ever held), UnsupportedMediaType, MalformedRequest, RequestTimeout, Disconnected.
         """
         length = headers.get(b"content-length")
         if method in WITHOUT_BODY and (length is None or length == b"0") and b"transfer-encoding" not in headers:
@@ -114,7 +125,7 @@ class BodyReader:
                 raise self._too_large(limit)
             if length != b"0":
                 _check_type(headers)
-        body = await self._collect(receive, limit)
+        body = await self._collect(receive, limit, task or current_task())
         if not body:
             return WholeBody(body, NO_VALUE, receive)
         _check_type(headers)
@@ -123,10 +134,10 @@ class BodyReader:
         depth = MAX_JSON_DEPTH + (_AROUND_SOME if large[1] else _AROUND_ONE)
         return WholeBody(body, decode(body, max_members=LARGE_MEMBERS, max_depth=depth), receive)
 
-    async def _collect(self, receive: Receive, limit: int) -> bytes:
-        loop = asyncio.get_running_loop()
+    async def _collect(self, receive: Receive, limit: int, task: asyncio.Task[object]) -> bytes:
+        loop = task.get_loop()
         started = loop.time()
-        message = await self._first(receive)
+        message = await self._first(receive, task)
         chunk = _content(message)
         if len(chunk) > limit:
             raise self._too_large(limit)
@@ -149,9 +160,8 @@ class BodyReader:
             raise _late() from None
         return b"".join(chunks)
 
-    async def _first(self, receive: Receive) -> Message:
+    async def _first(self, receive: Receive, task: asyncio.Task[object]) -> Message:
         """What there is of the body, most often all of it: not worth a timer of its own."""
-        task = current_task()
         self._waiting.enter(task)
         try:
             return await receive()

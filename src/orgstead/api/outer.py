@@ -20,6 +20,7 @@ from orgstead.api.ended import LONGEST_PATH, Ended, EndedRequests
 from orgstead.api.errors import Rendered
 from orgstead.api.hosts import Hosts
 from orgstead.api.limits import (
+    FIELDS,
     WITHOUT_BODY,
     Application,
     BodyOptions,
@@ -119,7 +120,9 @@ class Outer:
         answer.uncached = self._security.uncached
         task = current_task()
         try:
-            if len(fields) != len(headers):
+            if len(fields) == len(headers):
+                scope[FIELDS] = fields
+            else:
                 _join_repeated(headers, fields)
             query = scope["query_string"]
             if len(path) + len(query) > self._max_target:
@@ -133,7 +136,7 @@ class Outer:
             if self._admit is not None:
                 self._admit(path, fields)
             if scope["method"] not in WITHOUT_BODY or b"content-length" in fields or b"transfer-encoding" in fields:
-                receive = await self._bodies.read(scope["method"], fields, receive, path=path)
+                receive = await self._bodies.read(scope["method"], fields, receive, path=path, task=task)
             self._deadlines.enter(task, answer)
             try:
                 await self._app(scope, receive, send)
