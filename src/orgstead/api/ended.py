@@ -35,11 +35,11 @@ class Ended(msgspec.Struct, kw_only=True, frozen=True, gc=False):
 class EndedRequests:
     """Collects requests and hands them to each of ``takers``, ``interval`` seconds after the first of them at most.
 
-    One at a time would cost each more than what is done with it. What was collected within the interval before the
-    process is killed is lost; call ``flush`` when stopping.
+    One at a time would cost each more than what is done with it; too many at a time are no longer in the processor's
+    cache. What was collected within the interval before the process is killed is lost; call ``flush`` when stopping.
     """
 
-    def __init__(self, *takers: Callable[[Sequence[Ended]], object], interval: float = 0.05) -> None:
+    def __init__(self, *takers: Callable[[Sequence[Ended]], object], interval: float = 0.005) -> None:
         self._takers = takers
         self._interval = interval
         self._pending: list[Ended] = []
