@@ -75,6 +75,7 @@ async def listening(
     async def send(message: Any) -> None:
         if message["type"] == "http.response.start":
             fields = {name.decode(): value.decode() for name, value in message["headers"]}
+            assert len(fields) == len(message["headers"]), "a header came twice"
             started.set_result((message["status"], fields))
             return
         if message.get("body"):

@@ -44,6 +44,9 @@ class Transport(asyncio.Transport):
     def is_closing(self) -> bool:
         return self.closed
 
+    def pause_reading(self) -> None:
+        pass
+
     def resume_reading(self) -> None:
         pass
 
@@ -139,6 +142,61 @@ async def test_the_outer_layer_adds_the_same_and_hears_the_same_by_our_server_as
     assert [ended.status for ended in taken] == [status, status]
     for line in (b"x-request-id: trace-1234", b"strict-transport-security: max-age=31536000; includeSubDomains"):
         assert found.written.count(b"\r\n%b\r\n" % line) == 1
+
+
+@pytest.mark.parametrize("protocol", [HttpToolsProtocol, LimitedProtocol])
+async def test_a_message_that_is_sent_to_many_stays_as_it_is(protocol: type[HttpToolsProtocol]) -> None:
+    """A constant that grew by the request id of one client would tell it to the next."""
+    start = {"type": "http.response.start", "status": 200, "headers": HEADERS[:1]}
+    before = {**start, "headers": list(HEADERS[:1])}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(start)
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    layered = Outer(app, OuterOptions(allowed_hosts=["localhost"]), render=render)
+    for _ in range(3):
+        assert (await written_by(layered, protocol, GET)).written.count(b"\r\nx-request-id: ") == 1
+    assert start == before
+
+
+@pytest.mark.parametrize("protocol", [HttpToolsProtocol, LimitedProtocol])
+async def test_each_of_several_requests_on_a_connection_has_its_own_answer(protocol: type[HttpToolsProtocol]) -> None:
+    taken: list[Ended] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": int(scope["path"][1:]), "headers": [LENGTH]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    requests = EndedRequests(taken.extend)
+    connection, transport = connected(
+        Outer(app, OuterOptions(allowed_hosts=["localhost"]), render=render, ended=requests), protocol
+    )
+    statuses = [200, 201, 202, 203]
+    for status in statuses:
+        named = b"/%d HTTP/1.1\r\nX-Request-Id: trace-%d" % (status, status)
+        connection.data_received(GET.replace(b"/ HTTP/1.1", named))
+    while connection.tasks:
+        await asyncio.wait(connection.tasks)
+    requests.flush()
+    assert [(ended.status, ended.request_id) for ended in taken] == [(s, f"trace-{s}") for s in statuses]
+    heads = transport.written.split(b"HTTP/1.1 ")[1:]
+    assert [int(head[:3]) for head in heads] == statuses
+    assert all(head.count(b"x-request-id: trace-%d\r\n" % s) == 1 for s, head in zip(statuses, heads, strict=True))
+    assert transport.written.count(b"x-request-id") == len(statuses)
+
+
+async def test_an_answer_that_http_does_not_allow_becomes_a_problem() -> None:
+    taken: list[Ended] = []
+    requests = EndedRequests(taken.extend)
+    headers = [(b"x-note", b"a\nb"), LENGTH]
+    options = OuterOptions(allowed_hosts=["localhost"])
+    found = await answered(
+        LimitedProtocol, 200, headers, layer=lambda app: Outer(app, options, render=render, ended=requests)
+    )
+    requests.flush()
+    assert b'"code":"service.internal"' in found.written
+    assert [ended.status for ended in taken] == [500]
 
 
 async def test_head_and_body_are_written_at_once() -> None:

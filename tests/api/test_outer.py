@@ -543,16 +543,50 @@ async def test_requests_are_handed_on_soon_without_being_asked() -> None:
         assert len(await asyncio.wait_for(taken.get(), 30)) == 1
 
 
-async def test_requests_wait_for_others() -> None:
+async def test_requests_wait_for_others_but_not_for_too_many() -> None:
     taken: list[Sequence[Ended]] = []
     requests = EndedRequests(taken.append, taken.append, interval=3600)
     app = outer(ended=requests)
-    for _ in range(1500):
+    for _ in range(999):
         await ask(app)
     assert not taken
+    for _ in range(501):
+        await ask(app)
     for _ in range(2):
         requests.flush()
-        assert [len(ended) for ended in taken] == [1500, 1500]
+    assert [len(batch) for batch in taken] == [1000, 1000, 500, 500]
+
+
+async def test_a_log_that_cannot_be_written_costs_no_count() -> None:
+    metrics = RequestMetrics()
+
+    def broken(lines: bytes) -> None:
+        raise BrokenPipeError
+
+    requests = application.accounts(metrics, broken)
+    later: list[Sequence[Ended]] = []
+    both = EndedRequests(lambda _: broken(b""), later.append)
+    for collected in (requests, both):
+        collected.add(ended(0.001))
+    both.flush()
+    assert [len(batch) for batch in later] == [1]
+    ((*_, buckets, _),) = metrics.snapshot()
+    assert sum(buckets) == 1
+
+
+def test_another_event_loop_hands_on_what_it_adds_and_what_was_left() -> None:
+    taken: list[Ended] = []
+    requests = EndedRequests(taken.extend, interval=3600)
+
+    async def add(count: int) -> None:
+        for _ in range(count):
+            requests.add(ended(0.001))
+
+    asyncio.run(add(1))
+    asyncio.run(add(2000))
+    assert len(taken) >= 1000
+    requests.flush()
+    assert len(taken) == 2001
 
 
 def test_a_path_that_no_encoding_knows_costs_no_other_line() -> None:

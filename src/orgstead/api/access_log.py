@@ -25,4 +25,9 @@ def _line(ended: Ended) -> bytes:
         return _encoder.encode_lines((ended,))
     except UnicodeEncodeError:
         # Some servers decode a path into text that has no UTF-8.
-        return _encoder.encode_lines((msgspec.structs.replace(ended, path=ascii(ended.path)),))
+        fields = msgspec.structs.asdict(ended)
+        return _encoder.encode_lines(({name: _text(value) for name, value in fields.items()},))
+
+
+def _text(value: object) -> object:
+    return value if not isinstance(value, str) or value.isprintable() else ascii(value)

@@ -56,7 +56,7 @@ _COPIED: Final = 65_536
 class Cycle(RequestResponseCycle):
     """What differs is an answer that says how long it is: its head waits for the body and is written with it.
 
-    Its headers are tuples, names in lower case. What ``outgoing`` says is told, and added.
+    Its headers are tuples, names in lower case. The request's ``Outgoing`` is told the status, and its lines are added.
     """
 
     head = b""
@@ -73,9 +73,9 @@ class Cycle(RequestResponseCycle):
     async def _begin(self, message: Message) -> None:
         extensions: Any = self.scope["extensions"]
         outgoing: Outgoing = extensions[EXTENSION]
-        outgoing.status = message["status"]
         headers = (*self.default_headers, *message.get("headers", ()))
         lines = [*map(_lines.__getitem__, headers)]  # judged, however the answer is framed
+        outgoing.status = message["status"]
         by_name = dict(headers)
         length = by_name.get(b"content-length", b"")
         if (
@@ -86,8 +86,8 @@ class Cycle(RequestResponseCycle):
             or self.disconnected
         ):
             # Framed in another way, or not at all: nothing is written yet, and uvicorn is given all headers.
-            message["headers"] = outgoing.headers(message.get("headers", ()))
-            await super().send(cast("HTTPResponseStartEvent", message))
+            complete = {**message, "headers": outgoing.headers(message.get("headers", ()))}
+            await super().send(cast("HTTPResponseStartEvent", complete))
             return
         further = outgoing.lines if b"cache-control" in by_name else outgoing.lines + outgoing.uncached
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"

@@ -165,7 +165,10 @@ def routes_over(app: App, *, extra: Sequence[BaseRoute] = (), streams: Streams |
 
 
 def serving(app: App, *, write: Callable[[bytes], object] | None = None) -> Serving:
-    """Both applications of a server over ``app``; what the one counts the other shows at ``/metrics``."""
+    """Both applications of a server over ``app``; what the one counts the other shows at ``/metrics``.
+
+    ``write`` as in ``accounts``. Nothing flushes at the end: this is for whoever can do without the last lines.
+    """
     metrics = RequestMetrics()
     ended = accounts(metrics, write)
     return Serving(build(app, ended=ended), management.build(app, metrics=metrics))

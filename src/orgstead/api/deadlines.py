@@ -33,7 +33,7 @@ class HasBegun(Protocol):
 
 
 class Deadlines:
-    """Cancels tasks that take longer than ``seconds`` until they begin with what they make.
+    """Cancels tasks that after ``seconds`` have neither ended nor begun what they make.
 
     All have the same time, so the first that began is the first that is late: one timer serves every request, where
     ``asyncio.timeout`` would make and cancel one for each.

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
+import structlog
 
-LONGEST_PATH = 200
+LONGEST_PATH: Final = 200
 """Characters of a path that are kept."""
+
+_MOST_PENDING: Final = 1000
+
+_log = structlog.get_logger("orgstead.http")
 
 
 class Ended(msgspec.Struct, kw_only=True, frozen=True, gc=False):
@@ -50,13 +56,19 @@ class EndedRequests:
         self._pending.append(ended)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(self._interval, self.flush)
+        elif len(self._pending) >= _MOST_PENDING:
+            self.flush()  # the timer is late, or of a loop that has ended with it
 
     def flush(self) -> None:
-        """Hand on what was collected."""
+        """Hand on what was collected. A taker that fails keeps nothing from the others, nor from who asks for this."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         pending, self._pending = self._pending, []
         if pending:
             for take in self._takers:
-                take(pending)
+                try:
+                    take(pending)
+                except Exception:
+                    with suppress(Exception):  # most likely it is the log that cannot be written
+                        _log.exception("ended_requests_lost", requests=len(pending))

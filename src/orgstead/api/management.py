@@ -100,7 +100,8 @@ def _to_own_names(app: Application, hosts: Hosts) -> Application:
 
         async def named(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode("ascii"))]
+                named_so = (b"x-request-id", request_id.encode("ascii"))
+                message = {**message, "headers": [*message.get("headers", ()), named_so]}
             await send(message)
 
         try:

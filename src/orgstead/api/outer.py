@@ -135,6 +135,7 @@ class Outer:
                 scope["client"] = (self._proxies.client(peer, fields[b"x-forwarded-for"]), port)
             if self._admit is not None:
                 self._admit(path, fields)
+            # Nearly every request without a body is spared the coroutine that would find out.
             if scope["method"] not in WITHOUT_BODY or b"content-length" in fields or b"transfer-encoding" in fields:
                 receive = await self._bodies.read(scope["method"], fields, receive, path=path, task=task)
             self._deadlines.enter(task, answer)

@@ -47,7 +47,7 @@ def outgoing(scope: Scope, send: Send) -> tuple[Outgoing, Send]:
     async def completing(message: Message) -> None:
         if message["type"] == "http.response.start":
             answer.status = message["status"]
-            message["headers"] = answer.headers(message.get("headers", ()))
+            message = {**message, "headers": answer.headers(message.get("headers", ()))}
         await send(message)
 
     return answer, completing

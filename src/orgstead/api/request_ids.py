@@ -26,8 +26,8 @@ def new_request_id() -> str:
         return first
 
 
-def request_id_of(given: bytes | None) -> str:
+def request_id_of(given: bytes) -> str:
     """The client's own ``X-Request-Id`` if it is one that can be logged and searched for, else a new one."""
-    if given is not None and _SANE.fullmatch(given):
+    if _SANE.fullmatch(given):
         return given.decode("ascii")
     return new_request_id()

@@ -25,11 +25,11 @@ from orgstead.errors import OrgsteadError, Overloaded, RateLimited
 _START: Final = {
     "type": "http.response.start",
     "status": 200,
-    "headers": [
+    "headers": (
         (b"content-type", b"text/event-stream"),
         # Proxies that gather answers before they pass them on would hold events back (nginx).
         (b"x-accel-buffering", b"no"),
-    ],
+    ),
 }
 _RETRY = b"retry: 2000\n\n"
 _HEARTBEAT = b": still here\n\n"
