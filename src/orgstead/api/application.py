@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from ipaddress import ip_network
 from typing import NamedTuple
@@ -33,7 +34,7 @@ from orgstead.api import (
     usage,
 )
 from orgstead.api.direct_routes import DirectRoutes
-from orgstead.api.ended import EndedRequests
+from orgstead.api.ended import Ended, EndedRequests
 from orgstead.api.errors import render
 from orgstead.api.limits import Application, BodyOptions, Receive, Scope, Send
 from orgstead.api.metrics import RequestMetrics
@@ -175,11 +176,17 @@ def serving(app: App, *, write: Callable[[bytes], object] | None = None) -> Serv
 
 
 def accounts(metrics: RequestMetrics, write: Callable[[bytes], object] | None = None) -> EndedRequests:
-    """What counts requests in ``metrics``, and, if wanted, gives ``write`` their lines for the log."""
-    if write is None:
-        ended = EndedRequests(metrics.count)
-    else:
-        ended = EndedRequests(metrics.count, lambda requests: write(access_log.lines(requests)))
+    """What counts requests in ``metrics``, and, if wanted, gives ``write`` their lines for the log.
+
+    A log that cannot be written loses its lines and fails nobody: ``/metrics`` hands them on, too.
+    """
+
+    def log(requests: Sequence[Ended]) -> None:
+        if write is not None:
+            with suppress(OSError, ValueError):  # ValueError: the file is closed
+                write(access_log.lines(requests))
+
+    ended = EndedRequests(metrics.count, log)
     metrics.settle = ended.flush
     return ended
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import datetime
 from typing import Final, Literal
 
 import msgspec
-import structlog
 
 LONGEST_PATH: Final = 200
 """Characters of a path that are kept."""
 
 _MOST_PENDING: Final = 1000
-
-_log = structlog.get_logger("orgstead.http")
 
 
 class Ended(msgspec.Struct, kw_only=True, frozen=True, gc=False):
@@ -60,15 +56,11 @@ class EndedRequests:
             self.flush()  # the timer is late, or of a loop that has ended with it
 
     def flush(self) -> None:
-        """Hand on what was collected. A taker that fails keeps nothing from the others, nor from who asks for this."""
+        """Hand on what was collected."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
         pending, self._pending = self._pending, []
         if pending:
             for take in self._takers:
-                try:
-                    take(pending)
-                except Exception:
-                    with suppress(Exception):  # most likely it is the log that cannot be written
-                        _log.exception("ended_requests_lost", requests=len(pending))
+                take(pending)
