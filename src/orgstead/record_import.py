@@ -15,7 +15,7 @@ from enum import StrEnum
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
-import msgspec
+from msgspec import structs
 
 from orgstead import record_definitions, spaces
 from orgstead.errors import InvalidInput, OrgsteadError, Unavailable
@@ -71,11 +71,9 @@ async def import_records(
     record_definitions.checked_name(collection)
     remaining = iter(lines)
     batches = iter(lambda: _batch(remaining), [])
-
-    def now() -> Terms:
-        return msgspec.structs.replace(terms, at=app.clock())
-
-    works = (_import_batch(app, placement, collection, batch, now()) for batch in batches)
+    works = (
+        _import_batch(app, placement, collection, batch, structs.replace(terms, at=app.clock())) for batch in batches
+    )
     async for outcomes in app.one_by_one(works):
         yield outcomes
 

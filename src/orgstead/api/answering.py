@@ -89,9 +89,8 @@ class Cycle(RequestResponseCycle):
             complete = {**message, "headers": outgoing.headers(message.get("headers", ()))}
             await super().send(cast("HTTPResponseStartEvent", complete))
             return
-        further = outgoing.lines if b"cache-control" in by_name else outgoing.lines + outgoing.uncached
         end = b"\r\n" if self.keep_alive else b"connection: close\r\n\r\n"
-        self.head = b"".join((STATUS_LINE[message["status"]], *lines, further, end))
+        self.head = b"".join((STATUS_LINE[message["status"]], *lines, outgoing.beside(by_name), end))
         self.response_started = True
         self.waiting_for_100_continue = False
         self.chunked_encoding = False

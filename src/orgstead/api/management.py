@@ -20,8 +20,9 @@ from starlette.routing import Route
 
 from orgstead.api.errors import render
 from orgstead.api.hosts import Hosts
-from orgstead.api.limits import Application, Message, Receive, Scope, Send
+from orgstead.api.limits import Application, Receive, Scope, Send
 from orgstead.api.metrics import RequestMetrics, of_this_process
+from orgstead.api.outgoing import outgoing
 from orgstead.api.request_ids import new_request_id
 from orgstead.app import App
 from orgstead.errors import MethodNotAllowed, NotFound, OrgsteadError
@@ -97,23 +98,18 @@ def _to_own_names(app: Application, hosts: Hosts) -> Application:
     async def checked(scope: Scope, receive: Receive, send: Send) -> None:
         request_id = new_request_id()
         scope.setdefault("state", {})["request_id"] = request_id
-
-        async def named(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                named_so = (b"x-request-id", request_id.encode("ascii"))
-                message = {**message, "headers": [*message.get("headers", ()), named_so]}
-            await send(message)
-
+        answer, send = outgoing(scope, send)
+        answer.lines = b"x-request-id: %b\r\n" % request_id.encode()
         try:
             for name, value in scope.get("headers", ()):
                 if name == b"host":
                     hosts.check(value)
         except OrgsteadError as error:
             status, headers, body = render(error, request_id)
-            await named({"type": "http.response.start", "status": status, "headers": headers})
-            await named({"type": "http.response.body", "body": body})
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            await send({"type": "http.response.body", "body": body})
         else:
-            await app(scope, receive, named)
+            await app(scope, receive, send)
 
     return checked
 

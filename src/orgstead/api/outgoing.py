@@ -6,7 +6,7 @@ server has this extension of ASGI instead; for any other, ``outgoing`` wraps ``s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import Final
 
 import msgspec
@@ -30,10 +30,13 @@ class Outgoing(msgspec.Struct, gc=False):
     lines: bytes = b""
     uncached: bytes = b""
 
+    def beside(self, own: Container[bytes]) -> bytes:
+        """The lines of an answer whose ``own`` headers have these names."""
+        return self.lines if b"cache-control" in own else self.lines + self.uncached
+
     def headers(self, own: Sequence[Header]) -> list[Header]:
         """The headers of an answer that has its ``own``."""
-        says_nothing = all(name != b"cache-control" for name, _ in own)
-        lines = (self.lines + self.uncached if says_nothing else self.lines).split(b"\r\n")
+        lines = self.beside(dict(own)).split(b"\r\n")
         return [*own, *((name, value) for name, _, value in (line.partition(b": ") for line in lines if line))]
 
 
