@@ -192,6 +192,7 @@ async def test_what_the_management_port_has_not_is_a_problem_too(service: Servic
         ):
             assert (answer.status_code, answer.headers["content-type"]) == (status, "application/problem+json")
             assert answer.json()["code"] == code
+            assert answer.headers.get_list("x-request-id") == [answer.json()["request_id"]]
     assert answer.headers["allow"] == "GET, HEAD"
 
 
